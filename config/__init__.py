@@ -1,0 +1,1 @@
+"""What a site sets: settings, policy, logging, the `kezek` command and the labs."""

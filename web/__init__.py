@@ -1,0 +1,1 @@
+"""The pages and the API: an HTTP face on the use cases of `allocator`."""
