@@ -1,0 +1,1 @@
+"""Everything of Kezek that touches a cluster or the clock."""

@@ -1,0 +1,57 @@
+"""Engines and sessions for both databases.
+
+SQLite writers begin IMMEDIATE: with a deferred BEGIN four processes doing read-modify-write fail "locked" in spite
+of a timeout. Readers begin deferred and never wait in WAL mode.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session, sessionmaker
+
+BUSY_TIMEOUT_MS = 15_000
+
+
+def make_engine(url: str, *, pool_size: int = 8) -> Engine:
+    """An engine with the settings that the rest of Kezek relies on; ``url`` is an SQLAlchemy URL."""
+    if make_url(url).get_backend_name() == "sqlite":
+        engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    return create_engine(url, pool_size=pool_size, pool_pre_ping=True, connect_args={"options": "-c timezone=UTC"})
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # BEGIN is ours, below
+    cursor = connection.cursor()
+    for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
+    connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+class Database:
+    """Where sessions come from: ``reader()`` for looking, ``transaction()`` for changing."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = make_engine(url)
+        self.reader = sessionmaker(self.engine)
+        self.writer = sessionmaker(self.engine.execution_options(sqlite_begin="IMMEDIATE"))
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A writing session that commits at the end, or rolls back on an error."""
+        with self.writer() as session, session.begin():
+            yield session
+
+    def dispose(self) -> None:
+        self.engine.dispose()

@@ -1,0 +1,57 @@
+"""Mapped classes by subject; importing this package maps them all."""
+
+from allocator.models.applications import Application, Decision, DecisionKind, TeamMember
+from allocator.models.base import Base
+from allocator.models.bookings import Booking, BookingSlot, Reservation
+from allocator.models.clusters import Cluster, Node, NodeState
+from allocator.models.people import (
+    Membership,
+    OneTimeToken,
+    Organisation,
+    Person,
+    RoleGrant,
+    SignInAttempt,
+    SignInSession,
+    TokenPurpose,
+)
+from allocator.models.quotas import Quota, QuotaMember
+from allocator.models.records import (
+    Event,
+    EventChain,
+    JobHealth,
+    OutboxItem,
+    OutboxState,
+    SubmittedForm,
+)
+from allocator.models.usage import JobRecord
+
+__all__ = [
+    "Application",
+    "Base",
+    "Booking",
+    "BookingSlot",
+    "Cluster",
+    "Decision",
+    "DecisionKind",
+    "Event",
+    "EventChain",
+    "JobHealth",
+    "JobRecord",
+    "Membership",
+    "Node",
+    "NodeState",
+    "OneTimeToken",
+    "Organisation",
+    "OutboxItem",
+    "OutboxState",
+    "Person",
+    "Quota",
+    "QuotaMember",
+    "Reservation",
+    "RoleGrant",
+    "SignInAttempt",
+    "SignInSession",
+    "SubmittedForm",
+    "TeamMember",
+    "TokenPurpose",
+]

@@ -1,0 +1,113 @@
+"""Every lifecycle in one place: an enum, a table of transitions, and ``move()``, the only way from one state to another."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session, object_session
+
+from allocator.actors import Actor
+from allocator.errors import WrongState
+from config.i18n import N_
+
+
+class ApplicationState(StrEnum):
+    DRAFT = "draft"
+    SUBMITTED = "submitted"
+    APPROVED = "approved"
+    REFUSED = "refused"
+    WITHDRAWN = "withdrawn"
+
+
+class QuotaState(StrEnum):
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    CLOSED = "closed"
+
+
+class BookingState(StrEnum):
+    CONFIRMED = "confirmed"
+    STARTED = "started"
+    ENDED = "ended"
+    CANCELLED = "cancelled"
+
+
+class ReservationState(StrEnum):
+    """How far the cluster has come with a booking: what reconcile last read back, not what it asked for."""
+
+    PENDING = "pending"
+    RESERVED = "reserved"
+    BLOCKED = "blocked"
+    RELEASED = "released"
+
+
+TRANSITIONS: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
+    ApplicationState: {
+        ApplicationState.DRAFT: frozenset({ApplicationState.SUBMITTED, ApplicationState.WITHDRAWN}),
+        ApplicationState.SUBMITTED: frozenset(
+            {ApplicationState.APPROVED, ApplicationState.REFUSED, ApplicationState.WITHDRAWN}
+        ),
+    },
+    QuotaState: {
+        QuotaState.ACTIVE: frozenset({QuotaState.EXPIRED, QuotaState.CLOSED}),
+    },
+    BookingState: {
+        BookingState.CONFIRMED: frozenset({BookingState.STARTED, BookingState.CANCELLED}),
+        BookingState.STARTED: frozenset({BookingState.ENDED, BookingState.CANCELLED}),
+    },
+    ReservationState: {
+        ReservationState.PENDING: frozenset(
+            {ReservationState.RESERVED, ReservationState.BLOCKED, ReservationState.RELEASED}
+        ),
+        ReservationState.RESERVED: frozenset(
+            {ReservationState.PENDING, ReservationState.BLOCKED, ReservationState.RELEASED}
+        ),
+        ReservationState.BLOCKED: frozenset(
+            {ReservationState.PENDING, ReservationState.RESERVED, ReservationState.RELEASED}
+        ),
+    },
+}
+
+
+class Stateful(Protocol):
+    id: Any
+    state: Any
+
+
+def may_move(current: StrEnum, target: StrEnum) -> bool:
+    return target in TRANSITIONS[type(current)].get(current, frozenset())
+
+
+def move(subject: Stateful, target: StrEnum, *, actor: Actor, now: datetime, reason: str = "", **after: Any) -> None:
+    """Compare-and-set ``subject.state`` and write the event; raises WrongState when the table or a rival says no.
+
+    ``after`` are further facts for the event (amounts, dates). The caller commits.
+    """
+    from allocator import events  # events imports the models, which import the enums above
+
+    current: StrEnum = subject.state
+    session = object_session(subject)
+    if session is None:
+        raise ValueError("move() needs a subject that belongs to a session")
+    session.flush()
+    if not may_move(current, target) or not _swap(session, subject, current, target):
+        raise WrongState(
+            N_("This cannot go from “%(current)s” to “%(target)s”: somebody may have changed it meanwhile."),
+            {"current": current.value, "target": target.value},
+        )
+    events.record(
+        session, actor, subject, f"{events.subject_type(subject)}.{target.value}", now=now, reason=reason,
+        before={"state": current.value}, after={"state": target.value, **after},
+    )
+
+
+def _swap(session: Session, subject: Stateful, current: StrEnum, target: StrEnum) -> bool:
+    model: Any = type(subject)
+    statement = update(model).where(model.id == subject.id, model.state == current).values(state=target)
+    result = session.execute(statement, execution_options={"synchronize_session": False})
+    swapped: bool = result.rowcount == 1  # type: ignore[attr-defined]
+    if swapped:
+        session.refresh(subject)
+    return swapped

@@ -1,0 +1,1 @@
+"""Adapters for clusters; ``connect()`` picks one by the site's settings."""

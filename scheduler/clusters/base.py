@@ -1,0 +1,234 @@
+"""What Kezek asks of a cluster: a small protocol, its data, and the errors that every adapter raises alike.
+
+Amounts: GPU-seconds and GPU-minutes are integers, times are aware UTC and come from the controller's clock.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from config.errors import KezekError
+
+
+class NodeState(StrEnum):
+    UP = "up"
+    DOWN = "down"
+    DRAINED = "drained"
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node with GPUs; ``gpus`` of one ``gpu_type`` (``h200``)."""
+
+    name: str
+    partitions: tuple[str, ...]
+    gpu_type: str
+    gpus: int
+    state: NodeState
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Partition:
+    name: str
+    nodes: int
+    is_default: bool
+
+
+@dataclass(frozen=True)
+class Health:
+    """``clock_skew`` is controller minus ours; ``accounting`` tells whether the accounting service answers."""
+
+    version: str
+    controller_time: datetime
+    clock_skew: timedelta
+    accounting: bool
+
+
+@dataclass(frozen=True)
+class Account:
+    """A project's account as the cluster should have (or has) it.
+
+    The account, a QOS of the same name that limits it to ``gpu_minutes`` (``GrpTRESMins=gres/gpu``; None: no limit),
+    and an association for each of ``logins`` whose only and default QOS is that one.
+    """
+
+    name: str
+    description: str
+    gpu_minutes: int | None
+    logins: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """Named nodes for a window. ``gpus_per_node`` None: whole nodes; a number: only so many GPUs of each."""
+
+    name: str
+    starts_at: datetime
+    ends_at: datetime
+    nodes: tuple[str, ...]
+    accounts: tuple[str, ...]
+    gpus_per_node: int | None = None
+
+
+@dataclass(frozen=True)
+class JobUsage:
+    """One run of one job as accounting has it; ``elapsed_seconds`` so far, whole job, not cut to the window."""
+
+    job_id: int
+    submitted_at: datetime
+    login: str
+    account: str
+    state: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    elapsed_seconds: int
+    gpus: int
+    reservation: str | None
+
+    @property
+    def gpu_seconds(self) -> int:
+        return self.gpus * self.elapsed_seconds
+
+
+@dataclass
+class UsageReading:
+    """``bad_lines`` counts records that could not be understood (never guessed); ``samples`` shows a few of them."""
+
+    jobs: list[JobUsage] = field(default_factory=list)
+    bad_lines: int = 0
+    samples: list[str] = field(default_factory=list)
+
+
+class Capability(StrEnum):
+    """What a cluster's version can do beyond the common ground."""
+
+    GPU_RESERVATIONS = "gpu_reservations"  # a reservation of some GPUs of a node (Slurm ≥ 23.11)
+
+
+class Cluster(Protocol):
+    """One cluster. Every method raises a ClusterError (below) and nothing else of its own; none retries."""
+
+    slug: str
+
+    @property
+    def capabilities(self) -> frozenset[Capability]: ...
+
+    def health(self) -> Health:
+        """Fast (≤ 2 s) when the controller is down: raises Unreachable."""
+        ...
+
+    def nodes(self) -> list[Node]:
+        """Nodes that have GPUs, by name."""
+        ...
+
+    def partitions(self) -> list[Partition]: ...
+
+    def accounts(self) -> list[Account]:
+        """Accounts whose name starts with ``kezek-``; an account without a QOS of its name has gpu_minutes None."""
+        ...
+
+    def save_accounts(self, accounts: Sequence[Account]) -> None:
+        """Create or correct all of them (batched): account, QOS and limit, associations; logins not named lose theirs.
+
+        Idempotent. Raises Refused naming the account for an unknown login (where the cluster checks).
+        """
+        ...
+
+    def remove_accounts(self, names: Sequence[str]) -> None:
+        """Remove accounts, their associations and QOS; a missing one is no error. Only names with our prefix: else ValueError."""
+        ...
+
+    def reservations(self) -> list[Reservation]:
+        """Every reservation of the cluster, foreign ones too; a GPU count is given where the cluster tells it."""
+        ...
+
+    def create_reservation(self, reservation: Reservation) -> None:
+        """Create and read back. Raises Conflict (overlap, busy nodes), Exists (name taken), Refused (account, time, node),
+        UnderDelivered when the cluster gave other nodes than asked."""
+        ...
+
+    def update_reservation(self, reservation: Reservation) -> None:
+        """Make the existing one of that name be like this and read back; raises Missing, and what create raises."""
+        ...
+
+    def delete_reservation(self, name: str) -> None:
+        """Raises Missing, or InUse while jobs run in it. Only names with our prefix: else ValueError."""
+        ...
+
+    def usage(self, since: datetime, until: datetime) -> UsageReading:
+        """Jobs with GPUs that ran at any moment of [since, until), read in windows of at most a day, each run once."""
+        ...
+
+    def cancel_jobs(self, reservation: str) -> int:
+        """Cancel the jobs that run or wait in our reservation (needed before it can be deleted); returns how many."""
+        ...
+
+
+class ClusterError(KezekError):
+    """The root of what clusters raise; ``details`` has ``cluster`` and, when a tool said something, ``output``."""
+
+    code = "cluster_error"
+    http_status = 502
+
+
+class Unreachable(ClusterError):
+    """No answer from the controller or accounting (down, timeout, clocks too far apart); worth trying again."""
+
+    code = "cluster_unreachable"
+
+
+class Conflict(ClusterError):
+    """Overlap with another reservation, or the nodes are busy."""
+
+    code = "cluster_conflict"
+
+
+class Exists(ClusterError):
+    code = "cluster_exists"
+
+
+class Missing(ClusterError):
+    code = "cluster_missing"
+
+
+class InUse(ClusterError):
+    code = "cluster_in_use"
+
+
+class Refused(ClusterError):
+    """The cluster understood and said no: unknown account, node, login or time, no permission."""
+
+    code = "cluster_refused"
+
+
+class UnderDelivered(ClusterError):
+    """Success was reported, but what was read back is less than what was asked for."""
+
+    code = "cluster_under_delivered"
+
+
+class Garbled(ClusterError):
+    """An answer that could not be understood; never guessed at."""
+
+    code = "cluster_garbled"
+
+
+OUR_PREFIX = "kezek-"
+
+
+def ours(name: str) -> str:
+    """The name itself if it is one of ours; ValueError otherwise: nothing foreign is ever touched."""
+    if not name.startswith(OUR_PREFIX):
+        raise ValueError(f"not one of ours: {name!r}")
+    return name
+
+
+def days(since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
+    """Cut [since, until) into windows of at most a day: accounting slows down out of proportion beyond that."""
+    while since < until:
+        end = min(since + timedelta(days=1), until)
+        yield since, end
+        since = end
