@@ -26,7 +26,11 @@ class NotFound(KezekError):
     code = "not_found"
     http_status = 404
 
-    def __init__(self, message: str = N_("There is nothing here that you may see."), details: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        message: str = N_("There is nothing here that you may see."),
+        details: Mapping[str, object] | None = None,
+    ) -> None:
         super().__init__(message, details)
 
 
@@ -46,7 +50,9 @@ class Forbidden(KezekError):
     code = "forbidden"
     http_status = 403
 
-    def __init__(self, message: str = N_("You may not do this."), details: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self, message: str = N_("You may not do this."), details: Mapping[str, object] | None = None
+    ) -> None:
         super().__init__(message, details)
 
 

@@ -26,8 +26,15 @@ def subject_type(subject: object) -> str:
 
 
 def record(
-    session: Session, actor: Actor, subject: Any, kind: str, *, now: datetime, reason: str = "",
-    before: Mapping[str, Any] | None = None, after: Mapping[str, Any] | None = None,
+    session: Session,
+    actor: Actor,
+    subject: Any,
+    kind: str,
+    *,
+    now: datetime,
+    reason: str = "",
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
 ) -> Event:
     """Append an event for ``subject`` in the caller's transaction.
 
@@ -36,8 +43,15 @@ def record(
     session.flush()  # the subject needs its id
     head = session.get_one(EventChain, 1, with_for_update=True, populate_existing=True)
     event = Event(
-        seq=head.seq + 1, at=now, actor_id=actor.person_id, kind=kind, subject_type=subject_type(subject),
-        subject_id=subject.id, reason=reason, before=_plain(before or {}), after=_plain(after or {}),
+        seq=head.seq + 1,
+        at=now,
+        actor_id=actor.person_id,
+        kind=kind,
+        subject_type=subject_type(subject),
+        subject_id=subject.id,
+        reason=reason,
+        before=_plain(before or {}),
+        after=_plain(after or {}),
         previous_hash=head.hash,
     )
     event.hash = digest(event)
@@ -50,8 +64,16 @@ def record(
 def digest(event: Event) -> str:
     """SHA-256 over the canonical JSON of everything in the event but the hash itself."""
     content = [
-        event.seq, event.at.astimezone(UTC).isoformat(), event.actor_id, event.kind, event.subject_type,
-        event.subject_id, event.reason, event.before, event.after, event.previous_hash,
+        event.seq,
+        event.at.astimezone(UTC).isoformat(),
+        event.actor_id,
+        event.kind,
+        event.subject_type,
+        event.subject_id,
+        event.reason,
+        event.before,
+        event.after,
+        event.previous_hash,
     ]
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
@@ -73,7 +95,9 @@ def verify(session: Session, *, batch: int = 5_000) -> int:
 
 def _walk(session: Session, batch: int) -> Iterator[Event]:
     last = 0
-    while events := session.scalars(select(Event).where(Event.seq > last).order_by(Event.seq).limit(batch)).all():
+    while events := session.scalars(
+        select(Event).where(Event.seq > last).order_by(Event.seq).limit(batch)
+    ).all():
         yield from events
         last = events[-1].seq
         session.expunge_all()

@@ -80,7 +80,9 @@ def may_move(current: StrEnum, target: StrEnum) -> bool:
     return target in TRANSITIONS[type(current)].get(current, frozenset())
 
 
-def move(subject: Stateful, target: StrEnum, *, actor: Actor, now: datetime, reason: str = "", **after: Any) -> None:
+def move(
+    subject: Stateful, target: StrEnum, *, actor: Actor, now: datetime, reason: str = "", **after: Any
+) -> None:
     """Compare-and-set ``subject.state`` and write the event; raises WrongState when the table or a rival says no.
 
     ``after`` are further facts for the event (amounts, dates). The caller commits.
@@ -98,8 +100,14 @@ def move(subject: Stateful, target: StrEnum, *, actor: Actor, now: datetime, rea
             {"current": current.value, "target": target.value},
         )
     events.record(
-        session, actor, subject, f"{events.subject_type(subject)}.{target.value}", now=now, reason=reason,
-        before={"state": current.value}, after={"state": target.value, **after},
+        session,
+        actor,
+        subject,
+        f"{events.subject_type(subject)}.{target.value}",
+        now=now,
+        reason=reason,
+        before={"state": current.value},
+        after={"state": target.value, **after},
     )
 
 

@@ -21,7 +21,9 @@ class Application(Base):
         CheckConstraint("gpus_per_node > 0", name="gpus_positive"),
         CheckConstraint("gpu_seconds > 0", name="gpu_seconds_positive"),
         CheckConstraint("earliest < latest", name="dates_in_order"),
-        CheckConstraint("(state = 'draft') = (submitted_at IS NULL) OR state = 'withdrawn'", name="submitted_when"),
+        CheckConstraint(
+            "(state = 'draft') = (submitted_at IS NULL) OR state = 'withdrawn'", name="submitted_when"
+        ),
         Index(None, "state", "submitted_at", "id"),
     )
 
@@ -49,7 +51,9 @@ class Application(Base):
     applicant: Mapped[Person] = relationship()
     organisation: Mapped[Organisation | None] = relationship()
     cluster: Mapped[Cluster] = relationship()
-    team: Mapped[list["TeamMember"]] = relationship(back_populates="application", cascade="all, delete-orphan")
+    team: Mapped[list["TeamMember"]] = relationship(
+        back_populates="application", cascade="all, delete-orphan"
+    )
     decision: Mapped["Decision | None"] = relationship(back_populates="application")
 
     __mapper_args__ = {"version_id_col": version}

@@ -32,7 +32,9 @@ class Booking(Base):
     gpus_per_node: Mapped[int]
     starts_at: Mapped[datetime]
     ends_at: Mapped[datetime]
-    state: Mapped[BookingState] = mapped_column(enum_type(BookingState, "state"), default=BookingState.CONFIRMED)
+    state: Mapped[BookingState] = mapped_column(
+        enum_type(BookingState, "state"), default=BookingState.CONFIRMED
+    )
     created_at: Mapped[datetime]
     version: Mapped[int] = mapped_column(default=1)
 

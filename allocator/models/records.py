@@ -18,7 +18,9 @@ class Event(Base):
 
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     at: Mapped[datetime] = mapped_column(index=True)
-    actor_id: Mapped[int | None] = mapped_column(ForeignKey("people.id"), index=True)  # None: the system itself
+    actor_id: Mapped[int | None] = mapped_column(
+        ForeignKey("people.id"), index=True
+    )  # None: the system itself
     kind: Mapped[str] = mapped_column(String(60), index=True)
     subject_type: Mapped[str] = mapped_column(String(40))
     subject_id: Mapped[int] = mapped_column(BigInteger)

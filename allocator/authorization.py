@@ -1,0 +1,238 @@
+"""Who may do what: the one place that decides. Deny by default; what one may not see does not exist (404).
+
+``require()`` guards a use case, ``visible_…()`` narrow a list to what the actor may see by the same rules.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, false, or_, select, true
+
+from allocator.actors import Actor, MembershipRole, Role
+from allocator.errors import Forbidden, NotFound, SignInRequired
+from allocator.models import (
+    Application,
+    Booking,
+    Membership,
+    Organisation,
+    Person,
+    Quota,
+    QuotaMember,
+    SignInSession,
+)
+
+
+class Action(StrEnum):
+    """Everything that can be asked for; the first half names the subject."""
+
+    APPLICATION_CREATE = "application.create"
+    APPLICATION_VIEW = "application.view"
+    APPLICATION_EDIT = "application.edit"  # change, submit, withdraw
+    APPLICATION_DECIDE = "application.decide"
+    APPLICATION_QUEUE = "application.queue"
+    QUOTA_VIEW = "quota.view"
+    QUOTA_MANAGE = "quota.manage"  # change who may use it
+    BOOKING_CREATE = "booking.create"  # subject: the quota
+    BOOKING_VIEW = "booking.view"
+    BOOKING_CANCEL = "booking.cancel"
+    ORGANISATION_CREATE = "organisation.create"
+    ORGANISATION_VIEW = "organisation.view"
+    ORGANISATION_MANAGE = "organisation.manage"
+    PERSON_VIEW = "person.view"
+    PERSON_EDIT = "person.edit"  # one's own profile
+    SIGN_IN_SESSION_END = "sign_in_session.end"
+    PEOPLE_MANAGE = "people.manage"
+    CLUSTER_OPERATE = "cluster.operate"  # health, reservations, jobs nobody can account for
+    AUDIT_VIEW = "audit.view"
+
+
+Rule = Callable[[Actor, Any], bool]
+
+
+def _signed_in(actor: Actor, _subject: Any) -> bool:
+    return actor.is_signed_in
+
+
+def _has(*roles: Role) -> Rule:
+    def rule(actor: Actor, _subject: Any) -> bool:
+        return not actor.roles.isdisjoint(roles)
+
+    return rule
+
+
+def _runs_organisation(actor: Actor, organisation_id: int | None) -> bool:
+    role = actor.organisations.get(organisation_id) if organisation_id is not None else None
+    return role in (MembershipRole.HEAD, MembershipRole.MANAGER)
+
+
+def _owns_application(actor: Actor, application: Application) -> bool:
+    """The applicant, and who runs the organisation that applies."""
+    if not actor.is_signed_in:
+        return False
+    return application.applicant_id == actor.person_id or _runs_organisation(
+        actor, application.organisation_id
+    )
+
+
+def _sees_application(actor: Actor, application: Application) -> bool:
+    if _owns_application(actor, application):
+        return True
+    # a draft is its owner's alone until it is handed in
+    return application.submitted_at is not None and not actor.roles.isdisjoint(_READERS)
+
+
+def _decides_application(actor: Actor, application: Application) -> bool:
+    """An operator, but never on one's own application or one's own organisation's (R-22)."""
+    if Role.OPERATOR not in actor.roles or application.submitted_at is None:
+        return False
+    return (
+        application.applicant_id != actor.person_id and application.organisation_id not in actor.organisations
+    )
+
+
+def _belongs_to_quota(actor: Actor, quota: Quota) -> bool:
+    return _owns_application(actor, quota.application) or any(
+        member.person_id == actor.person_id for member in quota.members
+    )
+
+
+def _sees_quota(actor: Actor, quota: Quota) -> bool:
+    return not actor.roles.isdisjoint(_READERS) or _belongs_to_quota(actor, quota)
+
+
+def _manages_quota(actor: Actor, quota: Quota) -> bool:
+    return _owns_application(actor, quota.application)
+
+
+def _sees_booking(actor: Actor, booking: Booking) -> bool:
+    return _sees_quota(actor, booking.quota)
+
+
+def _cancels_booking(actor: Actor, booking: Booking) -> bool:
+    if Role.OPERATOR in actor.roles:
+        return True
+    return booking.booked_by_id == actor.person_id or _manages_quota(actor, booking.quota)
+
+
+def _sees_organisation(actor: Actor, organisation: Organisation) -> bool:
+    return organisation.id in actor.organisations or not actor.roles.isdisjoint(
+        _READERS | {Role.ADMINISTRATOR}
+    )
+
+
+def _manages_organisation(actor: Actor, organisation: Organisation) -> bool:
+    return _runs_organisation(actor, organisation.id)
+
+
+def _is_self(actor: Actor, person: Person) -> bool:
+    return actor.is_signed_in and person.id == actor.person_id
+
+
+def _sees_person(actor: Actor, person: Person) -> bool:
+    return _is_self(actor, person) or Role.ADMINISTRATOR in actor.roles
+
+
+def _owns_session(actor: Actor, session: SignInSession) -> bool:
+    return actor.is_signed_in and session.person_id == actor.person_id
+
+
+_READERS = frozenset({Role.OPERATOR, Role.COUNCIL_MEMBER, Role.AUDITOR})
+
+RULES: Mapping[Action, Rule] = {
+    Action.APPLICATION_CREATE: _signed_in,
+    Action.APPLICATION_VIEW: _sees_application,
+    Action.APPLICATION_EDIT: _owns_application,
+    Action.APPLICATION_DECIDE: _decides_application,
+    Action.APPLICATION_QUEUE: _has(Role.OPERATOR, Role.COUNCIL_MEMBER, Role.AUDITOR),
+    Action.QUOTA_VIEW: _sees_quota,
+    Action.QUOTA_MANAGE: _manages_quota,
+    Action.BOOKING_CREATE: _belongs_to_quota,
+    Action.BOOKING_VIEW: _sees_booking,
+    Action.BOOKING_CANCEL: _cancels_booking,
+    Action.ORGANISATION_CREATE: _signed_in,
+    Action.ORGANISATION_VIEW: _sees_organisation,
+    Action.ORGANISATION_MANAGE: _manages_organisation,
+    Action.PERSON_VIEW: _sees_person,
+    Action.PERSON_EDIT: _is_self,
+    Action.SIGN_IN_SESSION_END: _owns_session,
+    Action.PEOPLE_MANAGE: _has(Role.ADMINISTRATOR),
+    Action.CLUSTER_OPERATE: _has(Role.OPERATOR, Role.ADMINISTRATOR, Role.AUDITOR),
+    Action.AUDIT_VIEW: _has(Role.AUDITOR, Role.ADMINISTRATOR),
+}
+
+# what a person must be able to see before "you may not do this" may be said
+SEEN_BY: Mapping[type, Rule] = {
+    Application: _sees_application,
+    Quota: _sees_quota,
+    Booking: _sees_booking,
+    Organisation: _sees_organisation,
+    Person: _sees_person,
+}
+
+
+def may(actor: Actor, action: Action, subject: Any = None) -> bool:
+    """Whether ``actor`` may do ``action`` to ``subject`` (None for actions on no one thing)."""
+    return actor.is_system or RULES[action](actor, subject)
+
+
+def require(actor: Actor, action: Action, subject: Any = None) -> None:
+    """Raise unless allowed: SignInRequired when anonymous, NotFound when unseen, Forbidden when seen."""
+    if may(actor, action, subject):
+        return
+    if not actor.is_signed_in:
+        raise SignInRequired()
+    if subject is None:
+        raise Forbidden()
+    seen = SEEN_BY.get(type(subject))
+    if seen is None or not seen(actor, subject):
+        raise NotFound()
+    raise Forbidden()
+
+
+def visible_applications(actor: Actor) -> ColumnElement[bool]:
+    """``_sees_application`` as SQL."""
+    own = or_(Application.applicant_id == actor.person_id, Application.organisation_id.in_(_run_by(actor)))
+    if actor.is_system:
+        return true()
+    if not actor.is_signed_in:
+        return false()
+    if actor.roles.isdisjoint(_READERS):
+        return own
+    return or_(own, Application.submitted_at.is_not(None))
+
+
+def visible_quotas(actor: Actor) -> ColumnElement[bool]:
+    """``_sees_quota`` as SQL."""
+    if actor.is_system or not actor.roles.isdisjoint(_READERS):
+        return true()
+    if not actor.is_signed_in:
+        return false()
+    return own_quotas(actor)
+
+
+def own_quotas(actor: Actor) -> ColumnElement[bool]:
+    """Quotas that the actor may spend, whatever else a staff role lets it see."""
+    applied = select(Application.id).where(
+        or_(Application.applicant_id == actor.person_id, Application.organisation_id.in_(_run_by(actor)))
+    )
+    member = select(QuotaMember.quota_id).where(QuotaMember.person_id == actor.person_id)
+    return or_(Quota.application_id.in_(applied), Quota.id.in_(member))
+
+
+def visible_bookings(actor: Actor) -> ColumnElement[bool]:
+    """``_sees_booking`` as SQL."""
+    return Booking.quota_id.in_(select(Quota.id).where(visible_quotas(actor)))
+
+
+def visible_organisations(actor: Actor) -> ColumnElement[bool]:
+    """``_sees_organisation`` as SQL."""
+    if actor.is_system or not actor.roles.isdisjoint(_READERS | {Role.ADMINISTRATOR}):
+        return true()
+    return Organisation.id.in_(
+        select(Membership.organisation_id).where(Membership.person_id == actor.person_id)
+    )
+
+
+def _run_by(actor: Actor) -> list[int]:
+    return [organisation for organisation in actor.organisations if _runs_organisation(actor, organisation)]
