@@ -1,0 +1,1 @@
+"""Private Slurm clusters for tests, benchmarks and `make run CLUSTER=slurm`; standard library only."""

@@ -1,0 +1,91 @@
+"""Client commands of a lab: as its owner or as a person who submits jobs."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from config.labs.errors import LabError
+
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+# Logins that every Debian has (base-passwd), none of which owns a daemon: people who submit jobs.
+_SPARE_LOGINS = ("games", "news", "mail", "lp", "uucp", "irc")
+
+
+class Clients(ABC):
+    """How to talk to a cluster from outside."""
+
+    @property
+    @abstractmethod
+    def slurm_conf(self) -> Path:
+        """The file that SLURM_CONF names."""
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What client commands need in their environment besides PATH."""
+        return {"SLURM_CONF": str(self.slurm_conf)}
+
+    @property
+    def client_prefix(self) -> list[str]:
+        """Stands before `scontrol`, `sacctmgr`, `sacct`, `sinfo`; empty where they are on the PATH."""
+        return []
+
+    @abstractmethod
+    def _as_user(self, argv: Sequence[str], user: str) -> list[str]:
+        """The command line that runs a client command as another login."""
+
+    @property
+    def job_users(self) -> list[str]:
+        """Logins that can run jobs: spare ones as root (neither root nor SlurmUser), only our own otherwise."""
+        if os.geteuid() != 0:
+            return [pwd.getpwuid(os.geteuid()).pw_name]
+        known = {entry.pw_name for entry in pwd.getpwall()}
+        return [login for login in _SPARE_LOGINS if login in known]
+
+    @property
+    def job_user(self) -> str:
+        """The login that sbatch() submits as."""
+        return self.job_users[0]
+
+    def run(self, *argv: str, user: str | None = None, stdin: str = "", timeout: float = 30) -> str:
+        """A client command's output; raises LabError with what it said when it fails or hangs."""
+        command = self._as_user(argv, user) if user else [*self.client_prefix, *argv]
+        env = {"PATH": SYSTEM_PATH, "HOME": "/tmp", "LC_ALL": "C.UTF-8", **self.env}
+        shown = " ".join(argv)
+        try:
+            done = subprocess.run(
+                command, input=stdin, env=env, cwd="/", capture_output=True, text=True, timeout=timeout, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise LabError("%(command)s: no answer in %(s)s s", {"command": shown, "s": timeout}) from None
+        if done.returncode:
+            said = (done.stderr.strip() + "\n" + done.stdout.strip()).strip()
+            raise LabError("%(command)s: %(said)s", {"command": shown, "said": said})
+        return done.stdout
+
+    def sbatch(self, args: Sequence[str], script: str, *, user: str | None = None) -> int:
+        """Submit as `user` (the job user by default); returns the job's id."""
+        quiet = ("--parsable", "--chdir=/tmp", "--output=/dev/null")
+        out = self.run("sbatch", *quiet, *args, user=user or self.job_user, stdin=script)
+        return int(out.split(";")[0])
+
+    def add_user(self, account: str, user: str | None = None) -> None:
+        """Let a login submit under an account (both made if need be): without an association sbatch is refused."""
+        login = user or self.job_user
+        for command in (["account", account], ["user", login, f"account={account}"]):
+            try:
+                self.run("sacctmgr", "-i", "add", *command)
+            except LabError as error:
+                # sacctmgr's way of saying that it exists, with rc 1.
+                if "Nothing new added" not in str(error):
+                    raise
+
+    def node_state(self, node: str) -> set[str]:
+        """A node's states as scontrol tells them; NOT_RESPONDING stands for the asterisk."""
+        words = self.run("scontrol", "-o", "show", "node", node).split()
+        state = next(word for word in words if word.startswith("State=")).removeprefix("State=")
+        return set(state.replace("*", "+NOT_RESPONDING").split("+"))
