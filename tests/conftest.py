@@ -10,12 +10,11 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
-from allocator.db import Database
+from allocator import migrate
+from allocator.db import Database, make_engine
 from config.settings import NOT_SETTINGS, Settings, load_settings
 from tests import postgres
 from tests.guard import forbid_outside_network, skips_are_failures
@@ -172,8 +171,6 @@ def _collect_statements(engine: Engine) -> Iterator[list[str]]:
 
 
 def _migrate(url: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", "allocator:migrations")
-    # Config is an INI reader: a per cent sign in a URL would be an interpolation.
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    command.upgrade(config, "head")
+    engine = make_engine(url)
+    migrate.upgrade(engine)
+    engine.dispose()

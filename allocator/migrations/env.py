@@ -1,4 +1,4 @@
-"""Alembic's environment: the URL comes from whoever runs it; a migration never waits long for a lock."""
+"""Alembic's environment: on the caller's connection, or by the site's settings; never waits long for a lock."""
 
 from typing import Literal
 
@@ -9,6 +9,7 @@ from sqlalchemy import JSON, Connection, text
 from allocator.db import make_engine
 from allocator.models import Base
 from allocator.models.base import UtcDateTime
+from config.settings import load_settings
 
 LOCK_TIMEOUT = "4s"
 
@@ -43,5 +44,5 @@ given: Connection | None = context.config.attributes.get("connection")
 if given is not None:
     run(given)
 else:
-    with make_engine(context.config.attributes["url"]).connect() as connection:
+    with make_engine(load_settings().database_url).connect() as connection:
         run(connection)
