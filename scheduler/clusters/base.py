@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import ClassVar, Protocol, Self
 
 from config.errors import KezekError
+from config.i18n import N_
 
 
 class NodeState(StrEnum):
@@ -172,48 +173,62 @@ class ClusterError(KezekError):
 
     code = "cluster_error"
     http_status = 502
+    summary: ClassVar[str] = N_("Cluster %(cluster)s: %(output)s")
+
+    @classmethod
+    def said(cls, cluster: str, output: str) -> Self:
+        """The error with its usual message; ``output`` is what the cluster's own tool said."""
+        return cls(cls.summary, {"cluster": cluster, "output": output.strip()[:1000]})
 
 
 class Unreachable(ClusterError):
     """No answer from the controller or accounting (down, timeout, clocks too far apart); worth trying again."""
 
     code = "cluster_unreachable"
+    summary = N_("Cluster %(cluster)s does not answer: %(output)s")
 
 
 class Conflict(ClusterError):
     """Overlap with another reservation, or the nodes are busy."""
 
     code = "cluster_conflict"
+    summary = N_("Cluster %(cluster)s: something else has these nodes: %(output)s")
 
 
 class Exists(ClusterError):
     code = "cluster_exists"
+    summary = N_("Cluster %(cluster)s: the name is taken: %(output)s")
 
 
 class Missing(ClusterError):
     code = "cluster_missing"
+    summary = N_("Cluster %(cluster)s does not have it: %(output)s")
 
 
 class InUse(ClusterError):
     code = "cluster_in_use"
+    summary = N_("Cluster %(cluster)s: jobs still use it: %(output)s")
 
 
 class Refused(ClusterError):
     """The cluster understood and said no: unknown account, node, login or time, no permission."""
 
     code = "cluster_refused"
+    summary = N_("Cluster %(cluster)s refused: %(output)s")
 
 
 class UnderDelivered(ClusterError):
     """Success was reported, but what was read back is less than what was asked for."""
 
     code = "cluster_under_delivered"
+    summary = N_("Cluster %(cluster)s gave something else than asked: %(output)s")
 
 
 class Garbled(ClusterError):
     """An answer that could not be understood; never guessed at."""
 
     code = "cluster_garbled"
+    summary = N_("Cluster %(cluster)s gave an answer that could not be understood: %(output)s")
 
 
 OUR_PREFIX = "kezek-"
