@@ -81,3 +81,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     kezek(prog_name="kezek")
+
+
+if __name__ == "__main__":
+    main()

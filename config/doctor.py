@@ -57,7 +57,7 @@ def _run(entry: EntryPoint, settings: Settings) -> list[Check]:
 
 
 def check_settings(settings: Settings) -> Iterator[Check]:
-    """The settings were read, the data folder takes files, and production is not run like the demonstration."""
+    """The settings were read, the data folder takes files, and production is encrypted."""
     yield Check("settings", True, "demonstration" if settings.demo else "production")
     try:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def check_mail(settings: Settings) -> Iterator[Check]:
     try:
         greeting = _greet(transport)
     except (OSError, smtplib.SMTPException) as error:
-        advice = "Check the server, port, user and password in the setting mail, and that a firewall lets it through."
+        advice = "Check server, port, user and password in the setting mail, and the firewall."
         yield Check("mail", False, f"{transport.host}:{transport.port}: {_reason(error)}", advice)
     else:
         yield Check("mail", True, f"{transport.host}:{transport.port} {greeting}")

@@ -171,6 +171,9 @@ def _collect_statements(engine: Engine) -> Iterator[list[str]]:
 
 
 def _migrate(url: str) -> None:
-    engine = make_engine(url)
-    migrate.upgrade(engine)
-    engine.dispose()
+    database = Database(url)
+    try:
+        migrate.upgrade(database.engine)
+    finally:
+        # PostgreSQL clones only a template that nobody is connected to.
+        database.dispose()
