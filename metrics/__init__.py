@@ -1,0 +1,1 @@
+"""What Kezek tells Prometheus: applications, quotas, bookings, their use, and the machinery's own health."""

@@ -42,8 +42,13 @@ class Quota(Base):
 
     @property
     def account(self) -> str:
-        """Name of the Slurm account and of its QOS; Slurm lower-cases account names."""
-        return f"kezek-q{self.id}"
+        """Name of the Slurm account and of its QOS."""
+        return self.account_name(self.id)
+
+    @staticmethod
+    def account_name(quota_id: int) -> str:
+        """``account`` where only the id is at hand; lower case, because Slurm makes it so."""
+        return f"kezek-q{quota_id}"
 
 
 class QuotaMember(Base):
