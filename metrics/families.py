@@ -1,7 +1,7 @@
 """Every family that comes from the database: what it is, and the one grouped query that gives its samples.
 
-Units: seconds and GPU-seconds; hours are made in PromQL. Labels are bounded: cluster, project (a quota's account),
-category, state, job; never a user or a job of the cluster.
+Units: seconds and GPU-seconds; hours are made in PromQL. Labels are bounded: cluster, project (a quota's
+account), category, state, job; never a user or a job of the cluster.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,17 +23,18 @@ from allocator.models import (
     Quota,
     Reservation,
 )
-from allocator.sql import seconds_between
+from allocator.sqltime import seconds_between
 from allocator.states import ApplicationState, BookingState, QuotaState, ReservationState
 from metrics.text import Family, Sample
 
+Rows = Select[*tuple[Any, ...]]
 Query = Callable[[Session, datetime], Iterable[Sample]]
 
 # a booking that was called off before it began promises nothing and costs nothing
 HELD = Booking.state != BookingState.CANCELLED
 
 
-def _grouped(statement: Select[Any], session: Session) -> list[Sample]:
+def _grouped(statement: Rows, session: Session) -> list[Sample]:
     """All columns but the last are labels."""
     return [(tuple(row[:-1]), row[-1]) for row in session.execute(statement)]
 
@@ -175,7 +176,7 @@ def events(session: Session, now: datetime) -> list[Sample]:
     return [((), session.scalar(select(EventChain.seq)))]
 
 
-def _by_project(statement: Select[Any], session: Session) -> list[Sample]:
+def _by_project(statement: Rows, session: Session) -> list[Sample]:
     return [((_project(row[0]), row[1]), row[2]) for row in session.execute(statement)]
 
 
