@@ -1,0 +1,113 @@
+"""Amounts, money and moments as text. Nothing here ever holds a float.
+
+Numbers look the same in all three languages, as R-34 sets it for money (a no-break space between thousands,
+a decimal comma): two notations on one page would make `1,234` mean two things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+from babel.dates import format_date
+from babel.units import format_unit
+from flask_babel import get_locale, gettext, to_user_timezone
+from markupsafe import Markup
+
+HOUR = 3600
+CENT = Decimal("0.01")
+THOUSANDS = "\N{NO-BREAK SPACE}"
+MINUS = "\N{MINUS SIGN}"
+
+
+def number(value: int | Decimal, places: int = 0) -> str:
+    """`1 234 567,5`: at least `places` decimals, at most two, spaces that do not break.
+
+    Raises TypeError for a float: it could not be exact.
+    """
+    if isinstance(value, float):
+        raise TypeError("amounts are integers or Decimals, never floats")
+    rounded = Decimal(value).quantize(CENT, rounding=ROUND_HALF_EVEN)
+    whole, _, decimals = f"{abs(rounded):,.2f}".partition(".")
+    while len(decimals) > places and decimals.endswith("0"):
+        decimals = decimals[:-1]
+    text = whole.replace(",", THOUSANDS) + ("," + decimals if decimals else "")
+    return MINUS + text if rounded < 0 else text
+
+
+def gpu_hours(seconds: int) -> str:
+    """GPU-seconds as GPU-hours without the unit: `1 234,5`.
+
+    What is too small to show is said to be small, not zero.
+    """
+    if isinstance(seconds, float):
+        raise TypeError("GPU-seconds are integers")
+    hours = (Decimal(seconds) / HOUR).quantize(CENT, rounding=ROUND_HALF_EVEN)
+    if seconds and not hours:
+        return ("< " if seconds > 0 else "> " + MINUS) + number(CENT)
+    return number(hours)
+
+
+def money(amount: Decimal) -> str:
+    """Tenge: `1 234 567,50 ₸` (R-34)."""
+    return f"{number(amount, 2)}{THOUSANDS}₸"
+
+
+def moment(value: datetime) -> str:
+    """A moment as plain text in the site's zone: `22 November 2026, 04:14`.
+
+    Raises ValueError for a naive one.
+    """
+    if value.tzinfo is None:
+        raise ValueError("a moment needs a time zone")
+    local = to_user_timezone(value)
+    return f"{format_date(local.date(), 'long', get_locale())}, {local:%H:%M}"
+
+
+def when(value: datetime | date | None, style: str = "moment") -> Markup:
+    """A `<time>` for people and machines. `style="date"` leaves the clock out.
+
+    None says that it has not happened.
+    """
+    if value is None:
+        return Markup('<span class="text-body-secondary">{}</span>').format("—")
+    if not isinstance(value, datetime):
+        return Markup('<time datetime="{}">{}</time>').format(
+            value.isoformat(), format_date(value, "long", get_locale())
+        )
+    text = (
+        format_date(to_user_timezone(value).date(), "long", get_locale())
+        if style == "date"
+        else moment(value)
+    )
+    machine = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        machine, gettext("Astana and Almaty time, UTC+5"), text
+    )
+
+
+def duration(value: timedelta | int) -> str:
+    """A length of time in its two largest units: `3 days 4 hours`; integers are seconds."""
+    seconds = int(value.total_seconds()) if isinstance(value, timedelta) else value
+    parts: list[str] = []
+    left = abs(seconds)
+    for unit, size in (("day", 86400), ("hour", HOUR), ("minute", 60), ("second", 1)):
+        amount, left = divmod(left, size)
+        if amount or (unit == "second" and not parts):
+            parts.append(format_unit(amount, f"duration-{unit}", "long", locale=get_locale()))
+        # Nobody plans by "2 days 7 seconds": a unit that is missing ends the text too.
+        if len(parts) == 2 or (parts and not amount):
+            break
+    return (MINUS if seconds < 0 else "") + " ".join(parts)
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "number": number,
+    "gpu_hours": gpu_hours,
+    "money": money,
+    "moment": moment,
+    "when": when,
+    "duration": duration,
+}

@@ -1,0 +1,74 @@
+"""What every form shares: the shape of input is checked here, its meaning in the domain."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from flask_babel import gettext
+from flask_wtf import FlaskForm
+from wtforms import Field
+from wtforms.validators import ValidationError
+from wtforms.widgets import TextInput
+
+from allocator.errors import Invalid
+from config.i18n import N_
+
+# Spaces of every kind between thousands, as people copy them from our own pages.
+SPACES = re.compile(r"[\s\u00a0\u202f]")
+PLAIN_NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,4})?")
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+class Form(FlaskForm):  # type: ignore[misc]
+    """A form with the CSRF token; `show` puts the domain's faults beside the fields."""
+
+    def show(self, error: Invalid) -> None:
+        """Put each fault beside its field; what has no field here goes to the summary (`form_errors`)."""
+        for name, faults in error.fields.items():
+            texts = [gettext(f.message) % f.details if f.details else gettext(f.message) for f in faults]
+            field = self._fields.get(name)
+            if field is None:
+                self.form_errors.extend(texts)
+            else:
+                field.errors = [*field.errors, *texts]
+
+
+def strip(value: str | None) -> str | None:
+    """A filter for text fields: no space at the ends."""
+    return value.strip() if value else value
+
+
+def no_control_characters(_form: Any, field: Field) -> None:
+    """A validator: refuse what no keyboard types (it breaks letters, CSV and the database)."""
+    if isinstance(field.data, str) and CONTROL.search(field.data):
+        raise ValidationError(gettext(N_("Remove the invisible control characters.")))
+
+
+class AmountField(Field):
+    """A number as people write it here: `1 234,5` or `1234.5`. `data` is a Decimal, None when left empty."""
+
+    data: Decimal | None
+    widget = TextInput()
+
+    def _value(self) -> str:
+        if self.raw_data:
+            return str(self.raw_data[0])
+        return "" if self.data is None else str(self.data).replace(".", ",")
+
+    def process_formdata(self, valuelist: list[Any]) -> None:
+        """Read the number exactly.
+
+        Raises ValueError, shown beside the field, for anything else (NaN, 1e9 …).
+        """
+        self.data = None
+        if not valuelist or not str(valuelist[0]).strip():
+            return
+        text = SPACES.sub("", str(valuelist[0])).replace(",", ".")
+        if not text.isascii() or not PLAIN_NUMBER.fullmatch(text):
+            raise ValueError(gettext(N_("Enter a number, for example 1 500 or 0,5.")))
+        try:
+            self.data = Decimal(text)
+        except InvalidOperation as error:
+            raise ValueError(gettext(N_("Enter a number, for example 1 500 or 0,5."))) from error

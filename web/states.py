@@ -1,0 +1,68 @@
+"""How states and events are shown: the word and the shape of each, in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from flask import Flask
+from flask_babel import gettext
+
+from config.i18n import N_
+
+
+class Face(NamedTuple):
+    """A state for people. `tone` picks shape and colour.
+
+    Neutral, waiting, running, good, attention, bad, ended.
+    """
+
+    label: str
+    tone: str
+
+
+# By value: no two lifecycles use the same word for different things (GLOSSARY: one word for one thing).
+FACES: dict[str, Face] = {
+    "draft": Face(N_("Draft"), "neutral"),
+    "submitted": Face(N_("Being considered"), "waiting"),
+    "approved": Face(N_("Approved"), "good"),
+    "refused": Face(N_("Refused"), "bad"),
+    "withdrawn": Face(N_("Withdrawn"), "ended"),
+    "active": Face(N_("Active"), "good"),
+    "expired": Face(N_("Expired"), "ended"),
+    "closed": Face(N_("Closed"), "ended"),
+    "confirmed": Face(N_("Booked"), "waiting"),
+    "started": Face(N_("Running"), "running"),
+    "ended": Face(N_("Ended"), "ended"),
+    "cancelled": Face(N_("Cancelled"), "ended"),
+    "pending": Face(N_("Being reserved on the cluster"), "waiting"),
+    "reserved": Face(N_("Reserved on the cluster"), "good"),
+    "blocked": Face(N_("The cluster refuses it for now"), "attention"),
+    "released": Face(N_("Released on the cluster"), "ended"),
+    "waiting": Face(N_("Waiting"), "waiting"),
+    "sent": Face(N_("Sent"), "good"),
+    "failed": Face(N_("Failed"), "bad"),
+}
+
+
+@dataclass(frozen=True)
+class Happening:
+    """One line of a timeline, already in the reader's language: what, when, who and why."""
+
+    what: str
+    at: datetime
+    who: str = ""
+    why: str = ""
+    tone: str = "neutral"
+
+
+def state_face(state: str) -> Face:
+    """Word and tone of a state, translated. A state that is missing from the table shows as it is."""
+    face = FACES.get(str(state))
+    return Face(gettext(face.label), face.tone) if face else Face(str(state), "neutral")
+
+
+def init_app(app: Flask) -> None:
+    """Let the badge macro look states up."""
+    app.add_template_global(state_face)
