@@ -1,4 +1,4 @@
-"""Every lifecycle in one place: an enum, a table of transitions, and ``move()``, the only way from one state to another."""
+"""Every lifecycle in one place: an enum, a table of transitions, and ``move()``, the only step there is."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -81,11 +81,19 @@ def may_move(current: StrEnum, target: StrEnum) -> bool:
 
 
 def move(
-    subject: Stateful, target: StrEnum, *, actor: Actor, now: datetime, reason: str = "", **after: Any
+    subject: Stateful,
+    target: StrEnum,
+    *,
+    actor: Actor,
+    now: datetime,
+    reason: str = "",
+    columns: Mapping[str, Any] | None = None,
+    **after: Any,
 ) -> None:
-    """Compare-and-set ``subject.state`` and write the event; raises WrongState when the table or a rival says no.
+    """Compare-and-set ``subject.state`` and write the event; WrongState when the table or a rival says no.
 
-    ``after`` are further facts for the event (amounts, dates). The caller commits.
+    ``columns`` change in the same statement, for what the database ties to the state. ``after`` are further
+    facts for the event (amounts, dates). The caller commits.
     """
     from allocator import events  # events imports the models, which import the enums above
 
@@ -94,7 +102,7 @@ def move(
     if session is None:
         raise ValueError("move() needs a subject that belongs to a session")
     session.flush()
-    if not may_move(current, target) or not _swap(session, subject, current, target):
+    if not may_move(current, target) or not _swap(session, subject, current, target, columns or {}):
         raise WrongState(
             N_("This cannot go from “%(current)s” to “%(target)s”: somebody may have changed it meanwhile."),
             {"current": current.value, "target": target.value},
@@ -111,9 +119,12 @@ def move(
     )
 
 
-def _swap(session: Session, subject: Stateful, current: StrEnum, target: StrEnum) -> bool:
+def _swap(
+    session: Session, subject: Stateful, current: StrEnum, target: StrEnum, columns: Mapping[str, Any]
+) -> bool:
     model: Any = type(subject)
-    statement = update(model).where(model.id == subject.id, model.state == current).values(state=target)
+    unchanged = update(model).where(model.id == subject.id, model.state == current)
+    statement = unchanged.values(state=target, **columns)
     result = session.execute(statement, execution_options={"synchronize_session": False})
     swapped: bool = result.rowcount == 1  # type: ignore[attr-defined]
     if swapped:
