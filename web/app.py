@@ -14,7 +14,20 @@ from flask_wtf import CSRFProtect
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config.settings import Settings
-from web import assets, errors, gallery, i18n, identity, navigation, once, paging, security, session, states
+from web import (
+    assets,
+    errors,
+    gallery,
+    health,
+    i18n,
+    identity,
+    navigation,
+    once,
+    paging,
+    security,
+    session,
+    states,
+)
 
 MEBIBYTE = 1024 * 1024
 MAX_FORM_PARTS = 500
@@ -22,7 +35,7 @@ log = logging.getLogger("kezek.web")
 csrf = CSRFProtect()
 
 # Every module of views stands here, in the order of the menu; a module is registered nowhere else.
-BLUEPRINTS: list[Blueprint] = []
+BLUEPRINTS: list[Blueprint] = [health.bp]
 
 
 class Kezek(Flask):
@@ -57,6 +70,7 @@ def create_app(settings: Settings) -> Flask:
         hops = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     session.init_app(app, settings)
+    health.init_app(app)  # first, so that what is refused below is measured too
     csrf.init_app(app)
     identity.init_app(app)
     i18n.init_app(app, settings)
