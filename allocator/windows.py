@@ -1,0 +1,192 @@
+"""Pure arithmetic of free GPUs: what is free on a node, when k × g GPUs may start, and which nodes to take.
+
+Nothing here knows the database. Windows of time are half-open, [start, end): one booking may begin where another ends.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+GRID = timedelta(minutes=1)  # reservations begin and last in whole minutes (so does Slurm's own arithmetic)
+
+
+@dataclass(frozen=True)
+class Held:
+    """GPUs [gpu_from, gpu_to) of one node, taken for [starts_at, ends_at)."""
+
+    gpu_from: int
+    gpu_to: int
+    starts_at: datetime
+    ends_at: datetime
+
+
+@dataclass(frozen=True)
+class NodeHeld:
+    """A node with ``gpus`` GPUs and what is taken of it in the stretch of time that was asked about."""
+
+    id: int
+    name: str
+    gpus: int
+    held: tuple[Held, ...] = ()
+
+
+@dataclass(frozen=True)
+class NodeFree:
+    """A node and its runs of GPUs, (from, to), that are free during a whole window; lowest first."""
+
+    id: int
+    name: str
+    gpus: int
+    free: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """``nodes`` × ``gpus`` GPUs. Several nodes are only ever whole; one node may be shared: any run of ``gpus`` on it."""
+
+    nodes: int
+    gpus: int
+
+    def suits(self, node_gpus: int, whole: bool = False) -> bool:
+        """Whether a node of that size can carry a part of this shape; ``whole`` where the cluster shares no nodes."""
+        return node_gpus == self.gpus if whole or self.nodes > 1 else node_gpus >= self.gpus
+
+
+@dataclass(frozen=True)
+class Place:
+    """GPUs [gpu_from, gpu_to) of the node, chosen for a booking."""
+
+    node_id: int
+    name: str
+    gpu_from: int
+    gpu_to: int
+
+
+def ceil(moment: datetime) -> datetime:
+    """The moment itself if it is a whole minute, else the next one."""
+    down = floor(moment)
+    return moment if moment == down else down + GRID
+
+
+def floor(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
+
+
+def free_during(node: NodeHeld, start: datetime, end: datetime) -> NodeFree:
+    """What of the node nobody holds at any moment of [start, end)."""
+    taken = sorted((h.gpu_from, h.gpu_to) for h in node.held if h.starts_at < end and h.ends_at > start)
+    free, position = [], 0
+    for low, high in taken:
+        if low > position:
+            free.append((position, low))
+        position = max(position, high)
+    if position < node.gpus:
+        free.append((position, node.gpus))
+    return NodeFree(node.id, node.name, node.gpus, tuple(free))
+
+
+def pick(nodes: Iterable[NodeFree], shape: Shape, whole: bool = False) -> list[Place] | None:
+    """The nodes to take, or None when they do not suffice.
+
+    A part goes to the fullest node where it still fits, into its tightest gap: whole nodes stay whole for those who
+    need them. Equal choices fall to the lowest name, so that the same state always gives the same answer.
+    """
+    fits = [
+        (sum(high - low for low, high in node.free), gap[1] - gap[0], _natural(node.name), gap[0], node)
+        for node in nodes
+        if shape.suits(node.gpus, whole)
+        for gap in node.free
+        if gap[1] - gap[0] >= shape.gpus
+    ]
+    if len(fits) < shape.nodes:
+        return None
+    # with several nodes all of them are whole and free, so only the name decides
+    chosen = sorted(fits, key=lambda fit: fit[:4])[: shape.nodes]
+    return [Place(node.id, node.name, low, low + shape.gpus) for _, _, _, low, node in chosen]
+
+
+def free_starts(
+    nodes: Iterable[NodeHeld],
+    shape: Shape,
+    length: timedelta,
+    after: datetime,
+    until: datetime,
+    whole: bool = False,
+) -> list[tuple[datetime, datetime]]:
+    """All moments of [after, until] at which the shape could start for ``length``, as closed intervals in order.
+
+    Exact, not on a grid: O(s log s) in the slots of the suitable nodes, times the ways to place a part on a node.
+    """
+    if after > until:
+        return []
+    changes: list[tuple[datetime, int]] = []
+    for node in nodes:
+        if shape.suits(node.gpus, whole):
+            for first, last in _node_starts(node, shape.gpus, length, after, until):
+                changes += [(first, 0), (last, 1)]  # 0 before 1: closed intervals that touch share a moment
+    return _where_enough(sorted(changes), shape.nodes)
+
+
+def _where_enough(changes: Sequence[tuple[datetime, int]], needed: int) -> list[tuple[datetime, datetime]]:
+    found: list[tuple[datetime, datetime]] = []
+    count, since = 0, None
+    for moment, closing in changes:
+        if closing:
+            if count == needed and since is not None:
+                found.append((since, moment))
+            count -= 1
+        else:
+            count += 1
+            if count == needed:
+                since = moment
+    return found
+
+
+def _node_starts(
+    node: NodeHeld, gpus: int, length: timedelta, after: datetime, until: datetime
+) -> list[tuple[datetime, datetime]]:
+    """When some run of ``gpus`` GPUs of this one node may start: the union over the runs, merged."""
+    starts: list[tuple[datetime, datetime]] = []
+    for low in range(node.gpus - gpus + 1):
+        # a slot [s, e) on these GPUs forbids every start in the open interval (s - length, e)
+        forbidden = sorted(
+            (h.starts_at - length, h.ends_at) for h in node.held if h.gpu_from < low + gpus and h.gpu_to > low
+        )
+        position = after
+        for first, last in forbidden:
+            if last <= position:
+                continue
+            if first >= position and position <= until:
+                starts.append((position, min(first, until)))
+            position = last
+        if position <= until:
+            starts.append((position, until))
+    return _merged(sorted(starts))
+
+
+def _merged(intervals: Iterable[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
+    merged: list[tuple[datetime, datetime]] = []
+    for first, last in intervals:
+        if merged and first <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def nearest_after(starts: Iterable[tuple[datetime, datetime]], wanted: datetime) -> datetime | None:
+    """The first whole minute at or after ``wanted`` in the closed intervals."""
+    candidates = (ceil(max(first, wanted)) for first, last in starts if ceil(max(first, wanted)) <= last)
+    return min(candidates, default=None)
+
+
+def nearest_before(starts: Iterable[tuple[datetime, datetime]], wanted: datetime) -> datetime | None:
+    """The last whole minute before ``wanted`` in the closed intervals."""
+    candidates = (floor(min(last, wanted)) for first, last in starts if floor(min(last, wanted)) >= first)
+    return max((moment for moment in candidates if moment < wanted), default=None)
+
+
+def _natural(name: str) -> tuple[tuple[int, str], ...]:
+    """Order of names in which gpu2 stands before gpu10."""
+    return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name))
