@@ -22,7 +22,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PositiveInt,
     SecretStr,
     ValidationError,
     ValidationInfo,
@@ -161,8 +160,8 @@ class Settings(_Frozen):
     expiry_seconds: Seconds = 30
     outbox_seconds: Seconds = 10
     log_json: bool = Field(default_factory=lambda data: not data["demo"])
-    web_workers: PositiveInt = 2
-    web_threads: PositiveInt = 8
+    web_workers: int = Field(default=2, ge=1, le=256)
+    web_threads: int = Field(default=8, ge=1, le=256)
 
     @property
     def zone(self) -> ZoneInfo:
