@@ -3,7 +3,6 @@
 A draft answers only to what the database itself demands (``DRAFT_CHECKS``); submitting answers to everything.
 """
 
-import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from allocator.errors import Fault, Invalid
+from allocator.inputs import Faults, check_email, email_key
 from allocator.policy import Category, Identity, Policy
 from config.i18n import N_
 
@@ -22,7 +22,6 @@ MAX_REASON = 2_000
 # Beyond this a number is a slip of the finger, whatever the policy says; it keeps arithmetic safe.
 MAX_COUNT = 100_000
 MAX_HOURS = Decimal(10) ** 9
-EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s.]+(\.[^@\s.]+)+")
 LINE_BREAKS = "\n\r\t"
 
 
@@ -275,9 +274,13 @@ def team_within_bounds(proposal: Proposal, facts: Facts) -> Fault | None:
     )
 
 
-def team_addresses(proposal: Proposal, _facts: Facts) -> Fault | None:
+def team_addresses(proposal: Proposal, facts: Facts) -> Fault | None:
+    if team_within_bounds(proposal, facts):
+        return None
     for email in proposal.team:
-        if len(email) > 254 or not EMAIL.fullmatch(email) or text_fault(email, 254):
+        found = Faults()
+        check_email(found, "team", email)
+        if found.fields:
             return Fault(N_("“%(email)s” is not an e-mail address."), {"email": email[:60]})
     return None
 
@@ -340,6 +343,10 @@ def require(proposal: Proposal, facts: Facts, checks: Checks) -> None:
         raise Invalid(found)
 
 
-def normal_team(emails: Iterable[str]) -> tuple[str, ...]:
-    """Addresses as they are stored and compared: lower case, no spaces, nothing empty."""
-    return tuple(email for email in (given.strip().lower() for given in emails) if email)
+def normal_team(emails: Iterable[str], most: int) -> tuple[str, ...]:
+    """Addresses as they are stored and compared, without empty ones.
+
+    More than ``most`` are refused anyway and only counted: reading an address takes its time.
+    """
+    given = [email.strip() for email in emails if email.strip()]
+    return tuple(email_key(email) for email in given) if len(given) <= most else tuple(given)

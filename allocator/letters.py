@@ -25,6 +25,84 @@ LETTERS: Mapping[str, Letter] = {
         ),
         path="/account/confirm/%(token)s",
     ),
+    "application_submitted": Letter(
+        N_("Your application was received: %(title)s"),
+        N_(
+            "We have received your application “%(title)s” for %(hours)s GPU-hours.\n"
+            "Next step: an operator considers it in the order of receipt. You need to do nothing; "
+            "we write to you when it is decided."
+        ),
+        path="/applications/%(id)s",
+    ),
+    "application_approved": Letter(
+        N_("Your application is approved: %(title)s"),
+        N_(
+            "Your application “%(title)s” is approved: you have a quota of %(hours)s GPU-hours.\n"
+            "Next step: book the GPUs for the days and hours when you will work."
+        ),
+        path="/applications/%(id)s",
+    ),
+    "application_reduced": Letter(
+        N_("Your application is approved for fewer hours: %(title)s"),
+        N_(
+            "Your application “%(title)s” is approved for %(hours)s GPU-hours "
+            "of the %(asked)s that you asked for.\n"
+            "The reason: %(reason)s\n"
+            "Next step: book the GPUs for the days and hours when you will work."
+        ),
+        path="/applications/%(id)s",
+    ),
+    "application_refused": Letter(
+        N_("Your application is refused: %(title)s"),
+        N_(
+            "Your application “%(title)s” is refused.\n"
+            "The reason: %(reason)s\n"
+            "Next step: if the reason can be met, apply again; your answers stay on the application's page."
+        ),
+        path="/applications/%(id)s",
+    ),
+    "quota_joined": Letter(
+        N_("You may use a quota: %(title)s"),
+        N_("You are in the team of “%(title)s” and may now book and use its GPU-hours."),
+        path="/quotas/%(id)s",
+    ),
+    "quota_expired": Letter(
+        N_("A quota has ended: %(title)s"),
+        N_(
+            "The time of your quota of %(hours)s GPU-hours for “%(title)s” is over: "
+            "nothing more can be booked from it.\n"
+            "Next step: if you need more hours, apply again."
+        ),
+        path="/quotas/%(id)s",
+    ),
+    "booking_confirmed": Letter(
+        N_("Your GPUs are booked: booking %(booking)s"),
+        N_(
+            "Booked on %(cluster)s: %(shape)s GPUs, %(gpu_hours)s GPU-hours.\n"
+            "From %(starts_at)s to %(ends_at)s, Astana and Almaty time.\n"
+            "The cluster reserves them by itself. "
+            "This page shows how far it is, and the command to start jobs with:"
+        ),
+        path="/bookings/%(booking)s",
+    ),
+    "booking_cancelled": Letter(
+        N_("Booking %(booking)s was given back"),
+        N_(
+            "The booking of %(shape)s GPUs on %(cluster)s from %(starts_at)s was given back and ends.\n"
+            "%(given_back)s GPU-hours are in the quota again. The page says who did it and why:"
+        ),
+        path="/bookings/%(booking)s",
+    ),
+    "booking_blocked": Letter(
+        N_("Booking %(booking)s is not reserved yet"),
+        N_(
+            "The cluster %(cluster)s does not accept the reservation of %(shape)s GPUs from %(starts_at)s.\n"
+            "It says: %(problem)s\n"
+            "We keep trying, and the operators see it too. You need not do anything. "
+            "This page shows how it stands:"
+        ),
+        path="/bookings/%(booking)s",
+    ),
 }
 
 
