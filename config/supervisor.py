@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ from config.settings import ALEM, ClusterSettings, Settings, read_settings
 READY_SECONDS = 20
 STOP_SECONDS = 10
 LAB_NODES, LAB_GPUS = 4, 8
+# This Python's own kezek, whatever PATH says.
+PROGRAM = (sys.executable, "-m", "config.cli")
 FIRST_STEPS = """\
 What to try first
   1. Sign in as the applicant: the page shows what was applied for, booked and used.
@@ -109,19 +111,26 @@ def sole_owner(data_dir: Path) -> Iterator[None]:
 class Supervisor:
     """Starts the parts with one environment, watches them, stops them."""
 
-    def __init__(self, settings: Settings, env: Mapping[str, str], stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        env: Mapping[str, str],
+        stopping: threading.Event,
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         self.settings = settings
         self.env = dict(env)
         self.logs = settings.data_dir / "log"
         self.children: list[Child] = []
         self.stopping = stopping
+        self.program = list(program)
 
     def run_once(self, *command: str) -> str:
         """Run a command to its end and return what it printed; raise StartFailed with its last words."""
         log = self.logs / f"{command[0]}.log"
         with log.open("ab") as errors:
             done = subprocess.run(
-                _kezek(command), env=self.env, stdout=subprocess.PIPE, stderr=errors, check=False
+                [*self.program, *command], env=self.env, stdout=subprocess.PIPE, stderr=errors, check=False
             )
         if done.returncode != 0:
             details = {"command": " ".join(command), "line": last_line(log), "log": log}
@@ -135,7 +144,7 @@ class Supervisor:
         bound = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
         with log.open("ab") as output:
             process = subprocess.Popen(
-                [*bound, *_kezek(command)],
+                [*bound, *self.program, *command],
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -176,10 +185,6 @@ class Supervisor:
             # Also when it ended in time: what it started may not have.
             child.signal(signal.SIGKILL)
             child.process.wait()
-
-
-def _kezek(command: tuple[str, ...]) -> list[str]:
-    return [sys.executable, "-m", "config.cli", *command]
 
 
 def _address(settings: Settings) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 from allocator import migrate
-from allocator.db import Database, make_engine
+from allocator.db import Database
 from config.settings import NOT_SETTINGS, Settings, load_settings
 from tests import postgres
 from tests.guard import forbid_outside_network, skips_are_failures
