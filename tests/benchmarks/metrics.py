@@ -25,7 +25,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 def fill(session: Session) -> None:
     """PROJECTS quotas with two bookings each, and JOBS job records spread over them."""
-    dice = random.Random(1)  # noqa: S311
+    dice = random.Random(1)
     session.execute(insert(Cluster), [{"id": 1, "slug": "alem", "title": "Alem", "created_at": NOW}])
     person = {"id": 1, "email": "a@example.kz", "name": "A", "password_hash": "-", "created_at": NOW}
     session.execute(insert(Person), [person])
