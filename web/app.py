@@ -63,7 +63,7 @@ def create_app(settings: Settings) -> Flask:
 
     A database that is away shows at the first request.
     """
-    app = Kezek("web", static_folder="static", template_folder="templates")
+    app = Kezek("web", static_folder=None)
     app.config.update(_config(settings))
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
     if settings.trusted_proxies:

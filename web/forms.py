@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+import wtforms
 from flask_babel import gettext
 from flask_wtf import FlaskForm
 from wtforms import Field
@@ -44,6 +46,12 @@ def no_control_characters(_form: Any, field: Field) -> None:
     """A validator: refuse what no keyboard types (it breaks letters, CSV and the database)."""
     if isinstance(field.data, str) and CONTROL.search(field.data):
         raise ValidationError(gettext(N_("Remove the invisible control characters.")))
+
+
+def choices(pairs: Iterable[tuple[str, Any]]) -> list[Any]:
+    """Choices of a select or radio field from (value, label)."""
+    # The published types of WTForms do not know this class yet.
+    return [wtforms.SelectChoice(value, label) for value, label in pairs]  # type: ignore[attr-defined]
 
 
 class AmountField(Field):

@@ -13,7 +13,7 @@ from wtforms.validators import DataRequired, InputRequired, Length, NumberRange,
 
 from config.clock import utcnow
 from config.i18n import N_
-from web.forms import AmountField, Form, no_control_characters
+from web.forms import AmountField, Form, choices, no_control_characters
 from web.paging import Page, Sorting, sorting
 from web.states import FACES, Happening
 
@@ -33,7 +33,7 @@ class SampleForm(Form):
     purpose = TextAreaField(lazy_gettext("Purpose"), [DataRequired(), Length(max=4000)])
     category = SelectField(
         lazy_gettext("Category"),
-        choices=[("", ""), ("startup", lazy_gettext("Start-up"))],
+        choices=choices([("", ""), ("startup", lazy_gettext("Start-up"))]),
         validators=[DataRequired()],
     )
     hours = AmountField(lazy_gettext("GPU-hours"), [InputRequired(), NumberRange(1, 1_000_000)])
@@ -41,7 +41,7 @@ class SampleForm(Form):
     earliest = DateField(lazy_gettext("Earliest start"), [Optional()])
     nights = RadioField(
         lazy_gettext("Are nights fine?"),
-        choices=[("yes", lazy_gettext("Yes")), ("no", lazy_gettext("No"))],
+        choices=choices([("yes", lazy_gettext("Yes")), ("no", lazy_gettext("No"))]),
         validators=[InputRequired()],
     )
     agreed = BooleanField(lazy_gettext("I have read the rules"), [InputRequired()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from flask import (
     Blueprint,
@@ -93,9 +93,10 @@ def switch(code: str) -> Response:
 
 def language_links() -> list[tuple[str, str, str, bool]]:
     """(code, own name, address, chosen) of every language, leading back to the page being read."""
-    # A page that answered a POST cannot be asked for again with GET: its language switch leads to its
-    # path alone.
-    here = request.full_path.rstrip("?") if request.method == "GET" and request.query_string else request.path
+    # A page that answered a POST cannot be asked for again: its switch leads to the path alone. A `lang` in the
+    # address would win over the reader's new choice.
+    query = [(key, value) for key, value in request.args.items(multi=True) if key != "lang"]
+    here = f"{request.path}?{urlencode(query)}" if query and request.method == "GET" else request.path
     return [
         (code, NAMES[code], url_for("language.switch", code=code, next=here), code == language())
         for code in settings().languages
