@@ -39,8 +39,11 @@ class Action(StrEnum):
     ORGANISATION_CREATE = "organisation.create"
     ORGANISATION_VIEW = "organisation.view"
     ORGANISATION_MANAGE = "organisation.manage"
+    ORGANISATION_APPOINT = "organisation.appoint"  # make heads and managers
+    MEMBERSHIP_END = "membership.end"
     PERSON_VIEW = "person.view"
     PERSON_EDIT = "person.edit"  # one's own profile
+    PERSON_CLUSTER_LOGIN = "person.cluster_login"
     SIGN_IN_SESSION_END = "sign_in_session.end"
     PEOPLE_MANAGE = "people.manage"
     CLUSTER_OPERATE = "cluster.operate"  # health, reservations, jobs nobody can account for
@@ -125,6 +128,23 @@ def _manages_organisation(actor: Actor, organisation: Organisation) -> bool:
     return _runs_organisation(actor, organisation.id)
 
 
+def _heads_organisation(actor: Actor, organisation: Organisation) -> bool:
+    return actor.organisations.get(organisation.id) is MembershipRole.HEAD
+
+
+def _sees_membership(actor: Actor, membership: Membership) -> bool:
+    return membership.organisation_id in actor.organisations
+
+
+def _ends_membership(actor: Actor, membership: Membership) -> bool:
+    """One's own; a manager also members', a head everybody's."""
+    if actor.is_signed_in and membership.person_id == actor.person_id:
+        return True
+    if membership.role is MembershipRole.MEMBER:
+        return _runs_organisation(actor, membership.organisation_id)
+    return actor.organisations.get(membership.organisation_id) is MembershipRole.HEAD
+
+
 def _is_self(actor: Actor, person: Person) -> bool:
     return actor.is_signed_in and person.id == actor.person_id
 
@@ -153,8 +173,11 @@ RULES: Mapping[Action, Rule] = {
     Action.ORGANISATION_CREATE: _signed_in,
     Action.ORGANISATION_VIEW: _sees_organisation,
     Action.ORGANISATION_MANAGE: _manages_organisation,
+    Action.ORGANISATION_APPOINT: _heads_organisation,
+    Action.MEMBERSHIP_END: _ends_membership,
     Action.PERSON_VIEW: _sees_person,
     Action.PERSON_EDIT: _is_self,
+    Action.PERSON_CLUSTER_LOGIN: _has(Role.OPERATOR, Role.ADMINISTRATOR),
     Action.SIGN_IN_SESSION_END: _owns_session,
     Action.PEOPLE_MANAGE: _has(Role.ADMINISTRATOR),
     Action.CLUSTER_OPERATE: _has(Role.OPERATOR, Role.ADMINISTRATOR, Role.AUDITOR),
@@ -167,6 +190,7 @@ SEEN_BY: Mapping[type, Rule] = {
     Quota: _sees_quota,
     Booking: _sees_booking,
     Organisation: _sees_organisation,
+    Membership: _sees_membership,
     Person: _sees_person,
 }
 

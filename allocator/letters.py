@@ -25,6 +25,36 @@ LETTERS: Mapping[str, Letter] = {
         ),
         path="/account/confirm/%(token)s",
     ),
+    "already_registered": Letter(
+        N_("You have an account at Kezek already"),
+        N_(
+            "Somebody, probably you, tried to register at Kezek with this address, which has an account.\n"
+            "Sign in with it. If you have forgotten the password, ask for a new one on this page."
+        ),
+        path="/account/forgotten",
+    ),
+    "reset_password": Letter(
+        N_("A new password for Kezek"),
+        N_(
+            "Somebody, probably you, asked for a new password.\n"
+            "To choose one, open this link within %(minutes)s minutes. If it was not you, do nothing: "
+            "your password stays as it is."
+        ),
+        path="/account/reset/%(token)s",
+    ),
+    "password_changed": Letter(
+        N_("Your password at Kezek was changed"),
+        N_(
+            "The password of your account was changed, and it was signed out everywhere else.\n"
+            "If it was not you, ask for a new password on this page at once, and write to the operator."
+        ),
+        path="/account/forgotten",
+    ),
+    "membership_added": Letter(
+        N_("You were added to %(organisation)s"),
+        N_("You now belong to %(organisation)s at Kezek. If this is a mistake, you can leave it here."),
+        path="/organisations",
+    ),
     "application_submitted": Letter(
         N_("Your application was received: %(title)s"),
         N_(
