@@ -1,31 +1,41 @@
 """Quotas: made by a decision, spent by their members, ended by time."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, select
 from sqlalchemy.orm import Session
 
-from allocator import events, outbox, states
+from allocator import events, outbox, people, states
 from allocator.actors import SYSTEM, Actor
 from allocator.application_checks import hours_text
 from allocator.authorization import Action, require
+from allocator.cluster_logins import suggest_cluster_login
 from allocator.errors import Conflict, Fault, Invalid, NotFound
 from allocator.inputs import email_key
 from allocator.models import Application, Person, Quota, QuotaMember, TeamMember
 from allocator.states import QuotaState
 from config.i18n import N_
+from config.settings import FORBIDDEN_LOGINS
 
 EXPIRY_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How much, and for how long: [valid_from, valid_until)."""
+
+    gpu_seconds: int
+    valid_from: datetime
+    valid_until: datetime
 
 
 def grant(
     session: Session,
     actor: Actor,
     application: Application,
-    gpu_seconds: int,
-    valid_from: datetime,
-    valid_until: datetime,
+    terms: Terms,
     members: Iterable[Person],
     *,
     now: datetime,
@@ -35,9 +45,9 @@ def grant(
         application=application,
         cluster_id=application.cluster_id,
         gpu_type=application.gpu_type,
-        gpu_seconds=gpu_seconds,
-        valid_from=valid_from,
-        valid_until=valid_until,
+        gpu_seconds=terms.gpu_seconds,
+        valid_from=terms.valid_from,
+        valid_until=terms.valid_until,
         state=QuotaState.ACTIVE,
         created_at=now,
     )
@@ -58,16 +68,21 @@ def grant(
         after={
             "state": quota.state,
             "application_id": application.id,
-            "gpu_seconds": gpu_seconds,
-            "valid_from": valid_from,
-            "valid_until": valid_until,
+            "gpu_seconds": terms.gpu_seconds,
+            "valid_from": terms.valid_from,
+            "valid_until": terms.valid_until,
             "members": [member.person_id for member in quota.members],
         },
     )
     return quota
 
 
-def link_team(session: Session, person: Person, now: datetime) -> list[Quota]:
+def link_team(
+    session: Session,
+    person: Person,
+    now: datetime,
+    forbidden_logins: Collection[str] = FORBIDDEN_LOGINS,
+) -> list[Quota]:
     """Let somebody whose e-mail is now confirmed into the active quotas whose teams name it; returns them.
 
     Call it from where the address is confirmed, in the same transaction.
@@ -80,11 +95,19 @@ def link_team(session: Session, person: Person, now: datetime) -> list[Quota]:
         )
     ).all()
     for quota in joined:
-        _join(session, SYSTEM, quota, person, now)
+        _join(session, SYSTEM, quota, person, forbidden_logins, now)
     return list(joined)
 
 
-def add_member(session: Session, actor: Actor, quota: Quota, email: str, *, now: datetime) -> QuotaMember:
+def add_member(
+    session: Session,
+    actor: Actor,
+    quota: Quota,
+    email: str,
+    *,
+    forbidden_logins: Collection[str] = FORBIDDEN_LOGINS,
+    now: datetime,
+) -> QuotaMember:
     """Let somebody with a confirmed account spend it. Raises Invalid (``email``), Conflict when ended."""
     _require_managed(session, actor, quota)
     person = session.scalar(select(Person).where(Person.email == email_key(email), *usable_account()))
@@ -92,7 +115,7 @@ def add_member(session: Session, actor: Actor, quota: Quota, email: str, *, now:
         raise Invalid({"email": [Fault(N_("Nobody has a confirmed account with this address yet."))]})
     if any(member.person_id == person.id for member in quota.members):
         raise Invalid({"email": [Fault(N_("This person may use the quota already."))]})
-    return _join(session, actor, quota, person, now)
+    return _join(session, actor, quota, person, forbidden_logins, now)
 
 
 def remove_member(session: Session, actor: Actor, quota: Quota, person_id: int, *, now: datetime) -> None:
@@ -151,7 +174,18 @@ def _require_managed(session: Session, actor: Actor, quota: Quota) -> None:
         raise Conflict(N_("This quota has ended; its members cannot be changed any more."))
 
 
-def _join(session: Session, actor: Actor, quota: Quota, person: Person, now: datetime) -> QuotaMember:
+def _join(
+    session: Session,
+    actor: Actor,
+    quota: Quota,
+    person: Person,
+    forbidden_logins: Collection[str],
+    now: datetime,
+) -> QuotaMember:
+    if person.cluster_login is None:
+        # without a login no job of theirs could be told apart, so nobody joins without one
+        login = suggest_cluster_login(session, person, forbidden=forbidden_logins)
+        people.set_cluster_login(session, SYSTEM, person, login, forbidden=forbidden_logins, now=now)
     member = QuotaMember(person_id=person.id, is_lead=False)
     quota.members.append(member)
     events.record(session, actor, quota, "quota.member_added", now=now, after={"person_id": person.id})
