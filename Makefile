@@ -13,6 +13,8 @@ CODE := allocator config metrics scheduler web tests
 PACKAGES := allocator config metrics scheduler web
 CATALOGUE := .cache/messages.pot
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# A lock is complete: nothing to resolve; and what is never imported need not be compiled. A third quicker.
+PIP_LOCK := $(PIP) --require-hashes --no-deps --no-compile
 
 .PHONY: run install test lint bench lock i18n clean
 .DEFAULT_GOAL := run
@@ -29,12 +31,12 @@ install: .venv/.run
 
 # The stamps make a second `make run` start at once.
 .venv/.run: $(LOCKS)/run.txt setup.cfg pyproject.toml | .venv/bin/python
-	$(PIP) --require-hashes -r $(LOCKS)/run.txt
+	$(PIP_LOCK) -r $(LOCKS)/run.txt
 	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/.test: $(LOCKS)/test.txt .venv/.run
-	$(PIP) --require-hashes -r $(LOCKS)/test.txt
+	$(PIP_LOCK) -r $(LOCKS)/test.txt
 	@touch $@
 
 test: .venv/.test

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
 
+import hypothesis
 import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
@@ -26,6 +27,9 @@ _numbers = count(1)
 def pytest_configure(config: pytest.Config) -> None:
     """Cut tests off from the outside and from the settings of whoever runs them."""
     forbid_outside_network()
+    # Two busy cores: a slow example is no failure, and what failed must be repeatable from the log.
+    hypothesis.settings.register_profile("kezek", deadline=None, print_blob=True)
+    hypothesis.settings.load_profile("kezek")
     for name in [
         name for name in os.environ if name.startswith("KEZEK_") and not name.startswith(NOT_SETTINGS)
     ]:
