@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any
+from typing import Any, cast
 
 from babel.dates import format_date
 from babel.units import format_unit
 from flask_babel import get_locale, gettext, to_user_timezone
+from jinja2 import pass_context
 from markupsafe import Markup
 
 HOUR = 3600
@@ -46,7 +47,7 @@ def gpu_hours(seconds: int) -> str:
         raise TypeError("GPU-seconds are integers")
     hours = (Decimal(seconds) / HOUR).quantize(CENT, rounding=ROUND_HALF_EVEN)
     if seconds and not hours:
-        return ("< " if seconds > 0 else "> " + MINUS) + number(CENT)
+        return f"<{THOUSANDS}{number(CENT)}" if seconds > 0 else f">{THOUSANDS}{number(-CENT)}"
     return number(hours)
 
 
@@ -60,10 +61,14 @@ def moment(value: datetime) -> str:
 
     Raises ValueError for a naive one.
     """
+    local = _local(value)
+    return f"{format_date(local.date(), 'long', get_locale())}, {local:%H:%M}"
+
+
+def _local(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a moment needs a time zone")
-    local = to_user_timezone(value)
-    return f"{format_date(local.date(), 'long', get_locale())}, {local:%H:%M}"
+    return cast(datetime, to_user_timezone(value))
 
 
 def when(value: datetime | date | None, style: str = "moment") -> Markup:
@@ -77,11 +82,7 @@ def when(value: datetime | date | None, style: str = "moment") -> Markup:
         return Markup('<time datetime="{}">{}</time>').format(
             value.isoformat(), format_date(value, "long", get_locale())
         )
-    text = (
-        format_date(to_user_timezone(value).date(), "long", get_locale())
-        if style == "date"
-        else moment(value)
-    )
+    text = format_date(_local(value).date(), "long", get_locale()) if style == "date" else moment(value)
     machine = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         machine, gettext("Astana and Almaty time, UTC+5"), text
@@ -96,18 +97,35 @@ def duration(value: timedelta | int) -> str:
     for unit, size in (("day", 86400), ("hour", HOUR), ("minute", 60), ("second", 1)):
         amount, left = divmod(left, size)
         if amount or (unit == "second" and not parts):
-            parts.append(format_unit(amount, f"duration-{unit}", "long", locale=get_locale()))
+            parts.append(_amount_of(amount, unit))
         # Nobody plans by "2 days 7 seconds": a unit that is missing ends the text too.
         if len(parts) == 2 or (parts and not amount):
             break
     return (MINUS if seconds < 0 else "") + " ".join(parts)
 
 
+def _amount_of(amount: int, unit: str) -> str:
+    name = f"duration-{unit}"
+    text = format_unit(amount, name, "long", locale=get_locale())
+    # CLDR has no long Kazakh word for days; its short one is the full word.
+    return format_unit(amount, name, "short", locale=get_locale()) if name in text else text
+
+
+def _each_time(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that Jinja must not work out while compiling: its text depends on who is reading."""
+
+    @pass_context
+    def at_rendering(_context: object, *values: Any) -> Any:
+        return function(*values)
+
+    return at_rendering
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "gpu_hours": gpu_hours,
     "money": money,
-    "moment": moment,
-    "when": when,
-    "duration": duration,
+    "moment": _each_time(moment),
+    "when": _each_time(when),
+    "duration": _each_time(duration),
 }

@@ -93,8 +93,8 @@ def switch(code: str) -> Response:
 
 def language_links() -> list[tuple[str, str, str, bool]]:
     """(code, own name, address, chosen) of every language, leading back to the page being read."""
-    # A page that answered a POST cannot be asked for again: its switch leads to the path alone. A `lang` in the
-    # address would win over the reader's new choice.
+    # A page that answered a POST cannot be asked for again: its switch leads to the path alone. A `lang` in
+    # the address would win over the reader's new choice.
     query = [(key, value) for key, value in request.args.items(multi=True) if key != "lang"]
     here = f"{request.path}?{urlencode(query)}" if query and request.method == "GET" else request.path
     return [
