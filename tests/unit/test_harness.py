@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from allocator import migrate
 from allocator.db import Database
@@ -53,7 +53,7 @@ def test_a_module_that_skips_itself_is_a_failure_too(tmp_path: Path) -> None:
 
 
 def test_databases_start_migrated_and_empty(
-    database: Database, count_queries: Callable[[object], AbstractContextManager[list[str]]]
+    database: Database, count_queries: Callable[[Engine], AbstractContextManager[list[str]]]
 ) -> None:
     assert migrate.current(database.engine) == migrate.head()
     with count_queries(database.engine) as statements, database.reader() as session:
