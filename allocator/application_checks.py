@@ -101,7 +101,7 @@ def most_gpu_seconds(nodes: int, gpus_per_node: int, start: datetime, end: datet
 def hours_text(gpu_seconds: int) -> str:
     """GPU-hours for a message, rounded down to hundredths so that typing the figure in again passes."""
     hundredths = gpu_seconds * 100 // HOUR
-    return f"{hundredths // 100}.{hundredths % 100:02}".removesuffix("00").rstrip(".").replace(".", ",")
+    return f"{hundredths // 100}.{hundredths % 100:02}".rstrip("0").rstrip(".").replace(".", ",")
 
 
 def text_fault(text: str, most: int, *, lines: bool = False) -> Fault | None:

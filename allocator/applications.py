@@ -7,6 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
@@ -159,7 +160,13 @@ def proposal_of(application: Application) -> Proposal:
 
 def lock(session: Session, actor: Actor, application: Application, action: Action) -> Application:
     """The row as it stands now, held until the commit, after asking whether the actor may do this to it."""
-    row = session.get_one(Application, application.id, with_for_update=True, populate_existing=True)
+    # not get(): with a lock it refuses a row whose version has moved on before anybody is told what happened
+    row = session.scalars(
+        select(Application)
+        .where(Application.id == application.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one()
     require(actor, action, row)
     return row
 
