@@ -6,7 +6,6 @@ A page in the reader's language, or JSON for a machine.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from typing import NamedTuple
 
 from flask import (
@@ -26,7 +25,7 @@ from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
-from allocator.errors import Invalid, SignInRequired
+from allocator.errors import Fault, Invalid, SignInRequired
 from config.errors import KezekError
 from config.i18n import N_
 from web.identity import forget_person
@@ -82,10 +81,10 @@ CSRF = Explanation(
 RETRY_SECONDS = 30
 
 
-def translated(message: str, details: Mapping[str, object]) -> str:
-    """A message of the domain in the reader's language, its placeholders filled."""
-    text = str(gettext(message))
-    return text % details if details else text
+def translated(problem: KezekError | Fault) -> str:
+    """What the domain says, in the reader's language, its placeholders filled."""
+    text = str(gettext(problem.message))
+    return text % problem.details if problem.details else text
 
 
 def wants_json() -> bool:
@@ -133,11 +132,9 @@ def on_kezek_error(error: KezekError) -> Response:
     details = dict(error.details)
     if isinstance(error, Invalid):
         details["fields"] = {
-            name: [translated(f.message, f.details) for f in faults] for name, faults in error.fields.items()
+            name: [translated(fault) for fault in faults] for name, faults in error.fields.items()
         }
-    response = answer(
-        status, translated(error.message, error.details), _plain(details), known._replace(code=error.code)
-    )
+    response = answer(status, translated(error), _plain(details), known._replace(code=error.code))
     if status == 429 and "seconds" in error.details:
         response.headers["Retry-After"] = str(error.details["seconds"])
     return response
