@@ -1,0 +1,174 @@
+"""What a cluster should hold, read from the database in a handful of queries however much there is."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy.orm import Session
+
+from allocator.models import Booking, BookingSlot, Cluster, Node, Person, Quota, QuotaMember
+from allocator.models import Reservation as ReservationRow
+from allocator.states import BookingState, QuotaState, ReservationState
+from scheduler.clusters import base
+from scheduler.plan import Wanted
+
+LIVE = (BookingState.CONFIRMED, BookingState.STARTED)
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """One reservation's row as it was read.
+
+    ``wanted``: the cluster should have it now; ``over``: its booking has ended or was cancelled.
+    """
+
+    id: int
+    name: str
+    booking_id: int
+    state: ReservationState
+    seen_before: bool
+    wanted: bool
+    over: bool
+
+
+@dataclass(frozen=True)
+class Desired:
+    """The wanted state of one cluster and the rows that will remember how far it has come.
+
+    ``quotas`` maps an account's name to its quota's id; ``tracked`` a reservation's name to its row.
+    """
+
+    cluster_id: int
+    wanted: Wanted
+    quotas: Mapping[str, int]
+    tracked: Mapping[str, Tracked]
+
+
+def read_desired(session: Session, slug: str, materialise: timedelta, now: datetime) -> Desired | None:
+    """The desired state of cluster ``slug`` at ``now`` (its own clock); None for a cluster without a row."""
+    cluster = session.execute(select(Cluster.id, Cluster.shares_nodes).where(Cluster.slug == slug)).first()
+    if cluster is None:
+        return None
+    rows = _bookings(session, cluster.id, materialise, now)
+    live = [row for row in rows if _is_wanted(row, now)]
+    # A closed quota's account stays for as long as one of its bookings is kept.
+    needed = {row.quota_id for row in live if row.quota_state is not QuotaState.ACTIVE}
+    accounts, quotas = _accounts(session, cluster.id, needed, now)
+    reservations = _reservations(session, live, cluster.shares_nodes)
+    lost = {row.name for row in live} - reservations.keys()
+    tracked = {
+        row.name: Tracked(
+            row.id,
+            row.name,
+            row.booking_id,
+            row.state,
+            row.seen_at is not None,
+            row.name in reservations,
+            row.booking_state not in LIVE,
+        )
+        for row in rows
+        if row.name not in lost
+    }
+    return Desired(cluster.id, Wanted(accounts, reservations), quotas, tracked)
+
+
+def _bookings(session: Session, cluster_id: int, materialise: timedelta, now: datetime) -> Sequence[Any]:
+    """Rows that are not settled yet: to be made, to be kept, or to be released."""
+    # What lies beyond the horizon stays PENDING and unread; what the cluster has already is never taken back.
+    soon = Booking.starts_at <= now + materialise
+    waiting = and_(ReservationRow.state == ReservationState.PENDING, Booking.state.in_(LIVE), ~soon)
+    statement = (
+        select(
+            ReservationRow.id,
+            ReservationRow.name,
+            ReservationRow.state,
+            ReservationRow.seen_at,
+            ReservationRow.booking_id,
+            Booking.quota_id,
+            Booking.state.label("booking_state"),
+            Booking.starts_at,
+            Booking.ends_at,
+            Booking.gpus_per_node,
+            Quota.state.label("quota_state"),
+        )
+        .join(Booking, Booking.id == ReservationRow.booking_id)
+        .join(Quota, Quota.id == Booking.quota_id)
+        .where(ReservationRow.cluster_id == cluster_id, ReservationRow.state != ReservationState.RELEASED)
+        .where(~waiting)
+    )
+    return session.execute(statement).all()
+
+
+def _is_wanted(row: Any, now: datetime) -> bool:
+    return row.booking_state in LIVE and row.ends_at > now
+
+
+def _reservations(session: Session, live: Iterable[Any], shares_nodes: bool) -> dict[str, base.Reservation]:
+    bookings = {row.booking_id: row for row in live}
+    nodes: dict[int, list[tuple[str, bool]]] = defaultdict(list)
+    for booking_id, name, whole in _slots(session, bookings):
+        nodes[booking_id].append((name, whole))
+    made = {}
+    for booking_id, row in bookings.items():
+        places = nodes.get(booking_id)
+        if not places:
+            # The slots went with a cancellation that came between the two queries: the next round sees it.
+            continue
+        whole = not shares_nodes or all(is_whole for _, is_whole in places)
+        made[row.name] = base.Reservation(
+            name=row.name,
+            starts_at=row.starts_at.replace(microsecond=0),
+            ends_at=row.ends_at.replace(microsecond=0),
+            nodes=tuple(sorted(name for name, _ in places)),
+            accounts=(Quota(id=row.quota_id).account,),
+            gpus_per_node=None if whole else row.gpus_per_node,
+        )
+    return made
+
+
+def _slots(session: Session, bookings: Iterable[int]) -> Iterable[tuple[int, str, bool]]:
+    ids = sorted(bookings)
+    gpus = BookingSlot.gpu_to - BookingSlot.gpu_from
+    for start in range(0, len(ids), 5_000):
+        statement = (
+            select(BookingSlot.booking_id, Node.name, gpus >= Node.gpus)
+            .join(Node, Node.id == BookingSlot.node_id)
+            .where(BookingSlot.booking_id.in_(ids[start : start + 5_000]))
+        )
+        yield from (row._tuple() for row in session.execute(statement))
+
+
+def _accounts(
+    session: Session, cluster_id: int, needed: set[int], now: datetime
+) -> tuple[dict[str, base.Account], dict[str, int]]:
+    """Accounts of live quotas, and of any other that a live booking still needs."""
+    mine = and_(Quota.cluster_id == cluster_id, _live_quota(needed))
+    members: dict[int, set[str]] = defaultdict(set)
+    logins = (
+        select(QuotaMember.quota_id, Person.cluster_login)
+        .join(Person, Person.id == QuotaMember.person_id)
+        .join(Quota, Quota.id == QuotaMember.quota_id)
+        .where(mine, Person.cluster_login.is_not(None), Person.disabled_at.is_(None))
+    )
+    for quota_id, login in session.execute(logins):
+        members[quota_id] |= {login} if login else set()
+    accounts, quotas = {}, {}
+    statement = select(Quota.id, Quota.gpu_seconds, Quota.valid_from).where(mine)
+    for quota_id, gpu_seconds, valid_from in session.execute(statement):
+        name = Quota(id=quota_id).account
+        # Before its validity begins a quota has its account, for reservations to name, but nothing to spend.
+        minutes = gpu_seconds // 60 if valid_from <= now else 0
+        description = f"kezek quota {quota_id}"
+        accounts[name] = base.Account(name, description, minutes, frozenset(members[quota_id]))
+        quotas[name] = quota_id
+    return accounts, quotas
+
+
+def _live_quota(needed: set[int]) -> ColumnElement[bool]:
+    active = Quota.state == QuotaState.ACTIVE
+    return or_(active, Quota.id.in_(sorted(needed))) if needed else active

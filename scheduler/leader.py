@@ -1,0 +1,135 @@
+"""Which of several schedulers works: the one that holds a lock. The others wait to take over when it is gone.
+
+PostgreSQL: an advisory lock on a connection of its own, so that the server gives it up with the connection.
+SQLite: a lock on a file beside the database, which the kernel gives up with the process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Protocol
+
+import psycopg
+from sqlalchemy.engine import make_url
+
+# Any number that no other program on the same database uses: the letters "kezek" and a one.
+LOCK_KEY = 0x6B657A656B01
+# A leader whose machine vanished without a word must not keep the lock for TCP's two hours.
+SESSION = (
+    "SET tcp_keepalives_idle = 5",
+    "SET tcp_keepalives_interval = 2",
+    "SET tcp_keepalives_count = 3",
+    "SET idle_session_timeout = 0",
+)
+
+
+class Leadership(Protocol):
+    """The lock; any thread may ask ``holds``."""
+
+    def acquire(self) -> bool:
+        """Try once; False when another holds it or the database is away."""
+        ...
+
+    def holds(self) -> bool:
+        """Whether it is still ours, asked of whoever keeps it. Once lost, acquire() must be called again."""
+        ...
+
+    def release(self) -> None:
+        """Give it up; giving up what one does not hold is no error."""
+        ...
+
+
+def identity() -> str:
+    """Who we are, for people who look at the jobs' health."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def leadership(database_url: str) -> Leadership:
+    """The lock that belongs to the database."""
+    url = make_url(database_url)
+    if url.get_backend_name() == "sqlite":
+        return FileLeadership(Path(f"{url.database}.scheduler.lock"))
+    return PostgresLeadership(url.set(drivername="postgresql").render_as_string(hide_password=False))
+
+
+class FileLeadership:
+    """A lock on a file; the file stays, only the lock goes with its holder."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        if self._file is not None:
+            return True
+        file = self._path.open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        self._file = file
+        return True
+
+    def holds(self) -> bool:
+        return self._file is not None
+
+    def release(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class PostgresLeadership:
+    """An advisory lock on a dedicated connection."""
+
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = conninfo
+        self._connection: psycopg.Connection[tuple[object, ...]] | None = None
+        # Jobs ask from their own threads; one connection answers one question at a time.
+        self._one_at_a_time = threading.Lock()
+
+    def acquire(self) -> bool:
+        with self._one_at_a_time:
+            try:
+                if self._connection is None:
+                    self._connection = self._connect()
+                row = self._connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK_KEY,)).fetchone()
+            except psycopg.Error:
+                self._drop()
+                return False
+            return row is not None and bool(row[0])
+
+    def holds(self) -> bool:
+        with self._one_at_a_time:
+            if self._connection is None:
+                return False
+            try:
+                # The lock lives exactly as long as this session: an answer on it is the proof.
+                self._connection.execute("SELECT 1")
+            except psycopg.Error:
+                self._drop()
+                return False
+            return True
+
+    def release(self) -> None:
+        with self._one_at_a_time:
+            self._drop()
+
+    def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
+        connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=5)
+        for statement in SESSION:
+            # Unix sockets have no keepalives to set, and old servers no idle_session_timeout.
+            with suppress(psycopg.errors.DataError, psycopg.errors.UndefinedObject):
+                connection.execute(statement)
+        return connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
