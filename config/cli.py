@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import click
 
@@ -59,6 +60,20 @@ class Parts(click.Group):
         except KezekError as error:
             click.echo(f"kezek: {error}", err=True)
             ctx.exit(error.exit_code)
+        except _database_errors() as error:
+            # Its subclasses, such as a broken constraint, are our fault and want their traceback.
+            if type(error).__name__ not in {"DatabaseError", "OperationalError"}:
+                raise
+            # The driver's own first line; SQLAlchemy's text goes on with the statement and its values.
+            reason = str(error.orig).strip().partition("\n")[0]
+            click.echo(f"kezek: the database: {reason} (`kezek doctor` says more)", err=True)
+            ctx.exit(1)
+
+
+def _database_errors() -> tuple[type[Any], ...]:
+    """What SQLAlchemy raises for a database that is away, broken or empty; nothing while nobody loaded it."""
+    errors = sys.modules.get("sqlalchemy.exc")
+    return (errors.DatabaseError,) if errors else ()
 
 
 def _installed() -> dict[str, EntryPoint]:

@@ -75,7 +75,8 @@ class Child:
 def last_line(log: Path) -> str:
     """The last thing that was written to a log."""
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it wrote nothing")
+    return last.removeprefix("kezek: ").removeprefix("Error: ")
 
 
 def check_port(host: str, port: int) -> None:

@@ -24,12 +24,12 @@ BUSY_FACTOR = 2
 @contextmanager
 def kezek_up(data: Path, port: int) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "config.cli", "up", "--port", str(port), "--data", str(data)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            # TERM, not KILL: it has children of its own to stop.
+            process.terminate()
 
 
 def greeting(process: subprocess.Popen[str]) -> str:
@@ -82,7 +82,7 @@ def test_a_killed_scheduler_stops_the_rest(tmp_path: Path, port: int) -> None:
 
 
 def test_a_broken_database_is_one_line(tmp_path: Path, port: int) -> None:
-    (tmp_path / "kezek.sqlite3").write_text("this is no database, but long enough to be looked at twice")
+    (tmp_path / "kezek.sqlite3").write_text("this is no database " * 100)
     with kezek_up(tmp_path, port) as process:
         assert process.wait(timeout=60) == 1
         assert process.stderr is not None

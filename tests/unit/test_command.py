@@ -6,11 +6,14 @@ import subprocess
 import sys
 import time
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import text
 
+from allocator.db import Database
 from config.cli import GROUP, HELP, Parts, kezek
 from config.errors import KezekError
 from config.settings import Settings, SettingsError
@@ -55,16 +58,42 @@ def fails() -> None:
     raise KezekError("no room for %(hours)s hours", {"hours": 5})
 
 
+@click.command()
+@click.argument("url")
+def look(url: str) -> None:
+    """Ask a database for a person who is not there."""
+    with Database(url).reader() as session:
+        session.execute(text("SELECT 1 FROM nobody"))
+
+
 class OneCommand(Parts):
-    """The real group over one command that is no installed part."""
+    """The real group over commands that are no installed part."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return fails
+        return {"fails": fails, "look": look}.get(cmd_name)
 
 
 def test_an_error_is_one_line_and_an_exit_code() -> None:
     result = CliRunner().invoke(OneCommand(name="kezek"), ["fails"])
     assert (result.exit_code, result.stderr) == (1, "kezek: no room for 5 hours\n")
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("sqlite+pysqlite:///{folder}/broken.sqlite3", "file is not a database"),
+        ("sqlite+pysqlite:///{folder}/no/such/folder.sqlite3", "unable to open database file"),
+        ("postgresql+psycopg://kezek:hush@127.0.0.1:1/kezek", "Connection refused"),
+    ],
+)
+def test_a_database_that_is_away_or_broken_is_one_line(tmp_path: Path, url: str, reason: str) -> None:
+    (tmp_path / "broken.sqlite3").write_text("no database " * 100)
+    result = CliRunner().invoke(OneCommand(name="kezek"), ["look", url.format(folder=tmp_path)])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("kezek: the database: ")
+    assert reason in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "hush" not in result.stderr
 
 
 def test_wrong_settings_are_listed_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
