@@ -51,7 +51,9 @@ def _choose() -> str:
     for wish in (request.args.get("lang"), request.cookies.get(COOKIE), preferred_language()):
         if wish in settings().languages:
             return str(wish)
-    return request.accept_languages.best_match(settings().languages) or settings().default_language
+    # A browser that asks for ru-RU before en wants Russian; werkzeug's own match would prefer the exact "en".
+    asked = (tag.partition("-")[0].lower() for tag, quality in request.accept_languages if quality > 0)
+    return next((code for code in asked if code in settings().languages), settings().default_language)
 
 
 def locale() -> str:
