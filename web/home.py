@@ -1,0 +1,29 @@
+"""The first page, a visitor's or one's own, and the help."""
+
+from __future__ import annotations
+
+from flask import Blueprint, render_template
+
+from allocator import overview
+from config.clock import utcnow
+from web.identity import current_actor
+from web.session import db
+from web.site_policy import site_policy
+
+bp = Blueprint("home", __name__)
+
+
+@bp.get("/")
+def index() -> str:
+    """What Kezek is for, or what waits for the person who has signed in."""
+    actor = current_actor()
+    if not actor.is_signed_in:
+        return render_template("home/welcome.html", offers=overview.offers(db()))
+    work = overview.own_work(db(), actor, utcnow())
+    return render_template("home/index.html", work=work, waiting=overview.waiting(db(), actor))
+
+
+@bp.get("/help")
+def guide() -> str:
+    """How to apply, book and run a job, in one page."""
+    return render_template("home/help.html", policy=site_policy())
