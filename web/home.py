@@ -8,7 +8,7 @@ from allocator import overview
 from config.clock import utcnow
 from web.identity import current_actor
 from web.session import db
-from web.site_policy import site_policy
+from web.site_policy import policy
 
 bp = Blueprint("home", __name__)
 
@@ -26,4 +26,4 @@ def index() -> str:
 @bp.get("/help")
 def guide() -> str:
     """How to apply, book and run a job, in one page."""
-    return render_template("home/help.html", policy=site_policy())
+    return render_template("home/help.html", policy=policy())
