@@ -42,9 +42,9 @@ def create(
     values = _check_values(faults, name, region, activity)
     faults.raise_if_any()
     organisation = Organisation(bin=number, created_at=now, **values)
-    session.add(organisation)
     try:
-        session.flush()
+        with session.begin_nested():
+            session.add(organisation)
     except IntegrityError:
         raise Invalid({"bin": [_taken()]}) from None
     session.add(

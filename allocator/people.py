@@ -48,8 +48,11 @@ def register(
     person = session.scalar(select(Person).where(Person.email == email).with_for_update())
     if person is None:
         person = Person(email=email, name=name, password_hash=password_hash, locale=locale, created_at=now)
-        session.add(person)
-        session.flush()
+        try:
+            with session.begin_nested():
+                session.add(person)
+        except IntegrityError:
+            return  # somebody registered the address at the same moment: that letter is on its way
         _record_own(session, person, "person.registered", now)
     elif person.disabled_at is not None:
         return
@@ -165,12 +168,12 @@ def edit_profile(
     changed = [field for field in PROFILE_FIELDS if getattr(person, field) != values[field]]
     if not changed:
         return person
-    for field in changed:
-        setattr(person, field, values[field])
     try:
-        session.flush()
+        with session.begin_nested():
+            for field in changed:
+                setattr(person, field, values[field])
     except IntegrityError:
-        # Two people saved the same IIN at the same moment; the request rolls back.
+        # Two people saved the same IIN at the same moment.
         raise Invalid({"iin": [_taken_iin()]}) from None
     # Only which fields: personal data may have to be deleted one day, events never are.
     events.record(session, actor, person, "person.edited", now=now, after={"fields": changed})
@@ -194,9 +197,10 @@ def set_cluster_login(
     fault = login_fault(session, login, person, forbidden)
     if fault:
         raise Invalid({"cluster_login": [fault]})
-    before, person.cluster_login = person.cluster_login, login
+    before = person.cluster_login
     try:
-        session.flush()
+        with session.begin_nested():
+            person.cluster_login = login
     except IntegrityError:
         raise Invalid({"cluster_login": [_taken_login()]}) from None
     events.record(

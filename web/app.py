@@ -15,15 +15,20 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config.settings import Settings
 from web import (
+    account,
     assets,
+    audit,
     errors,
     gallery,
     health,
     i18n,
     identity,
+    limits,
     navigation,
     once,
+    organisations,
     paging,
+    people,
     security,
     session,
     states,
@@ -35,7 +40,7 @@ log = logging.getLogger("kezek.web")
 csrf = CSRFProtect()
 
 # Every module of views stands here, in the order of the menu; a module is registered nowhere else.
-BLUEPRINTS: list[Blueprint] = [health.bp]
+BLUEPRINTS: list[Blueprint] = [health.bp, account.bp, organisations.bp, people.bp, audit.bp]
 
 
 class Kezek(Flask):
@@ -43,8 +48,9 @@ class Kezek(Flask):
 
     def dispatch_request(self) -> ResponseReturnValue:
         """Run the view, then finish its transaction: an error at commit becomes a page like any other."""
-        response = make_response(super().dispatch_request())
-        session.finish(response)
+        with session.undone_by_errors():
+            response = make_response(super().dispatch_request())
+            session.finish(response)
         return response
 
     def log_exception(
@@ -74,7 +80,7 @@ def create_app(settings: Settings) -> Flask:
     csrf.init_app(app)
     identity.init_app(app)
     i18n.init_app(app, settings)
-    for module in (assets, errors, navigation, once, paging, security, states):
+    for module in (assets, errors, limits, navigation, once, paging, security, states):
         module.init_app(app)
     Compress(app)
     for blueprint in BLUEPRINTS:
@@ -114,4 +120,6 @@ def _offer_macros(app: Flask, settings: Settings) -> None:
     Last, because macros bind the globals that stand by then.
     """
     app.jinja_env.globals["demo"] = settings.demo
+    app.jinja_env.globals["simulated"] = all(c.adapter == "simulated" for c in settings.clusters)
+    app.jinja_env.globals["site_zone"] = settings.timezone
     app.jinja_env.globals["ui"] = app.jinja_env.get_template("macros/ui.html").module

@@ -37,6 +37,11 @@ class Form(FlaskForm):  # type: ignore[misc]
                 field.errors = [*field.errors, *texts]
 
 
+def text(field: Field) -> str:
+    """What was typed into a text field; empty when the field was not sent at all."""
+    return str(field.data or "")
+
+
 def strip(value: str | None) -> str | None:
     """A filter for text fields: no space at the ends."""
     return value.strip() if value else value

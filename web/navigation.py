@@ -44,6 +44,7 @@ ITEMS: list[Item] = [
     Item("applications.index", N_("Applications"), people),
     Item("quotas.index", N_("Quotas"), people),
     Item("bookings.index", N_("Bookings"), people),
+    Item("organisations.index", N_("Organisations"), people),
     Item("operator.queue", N_("To decide"), staff(Role.OPERATOR)),
     Item("people.index", N_("People"), staff(Role.ADMINISTRATOR)),
     Item("audit.index", N_("Events"), staff(Role.AUDITOR, Role.ADMINISTRATOR)),
@@ -68,12 +69,19 @@ def menu() -> list[Link]:
     """The lines that this reader may use; the one they are in is marked."""
     actor = current_actor()
     return [
-        Link(
-            gettext(item.label), url_for(item.endpoint), item.endpoint.partition(".")[0] == request.blueprint
-        )
+        Link(gettext(item.label), url_for(item.endpoint), _is_here(item))
         for item in ITEMS
         if has_endpoint(item.endpoint) and item.shown(actor)
     ]
+
+
+def _is_here(item: Item) -> bool:
+    """Whether this page belongs to the line: it is the page itself, or another of the same blueprint."""
+    blueprint = item.endpoint.partition(".")[0]
+    lines = [other.endpoint for other in ITEMS if other.endpoint.partition(".")[0] == blueprint]
+    if request.endpoint in lines:
+        return request.endpoint == item.endpoint
+    return blueprint == request.blueprint and item.endpoint == lines[0]
 
 
 def init_app(app: Flask) -> None:

@@ -87,14 +87,18 @@ def paginate(session: Session, statement: Select[T], limit: int | None = None) -
     return Page(items, number, pages, total, size)
 
 
-def paginate_rows(session: Session, statement: Select[Any], limit: int | None = None) -> Page[Any]:
+def paginate_rows(
+    session: Session, statement: Select[*tuple[Any, ...]], limit: int | None = None
+) -> Page[Any]:
     """Like `paginate`, for a statement of several columns: the items are rows."""
     total, number, pages, size = _measure(session, statement, limit)
     items = session.execute(statement.limit(size).offset((number - 1) * size)).all()
     return Page(items, number, pages, total, size)
 
 
-def _measure(session: Session, statement: Select[Any], limit: int | None) -> tuple[int, int, int, int]:
+def _measure(
+    session: Session, statement: Select[*tuple[Any, ...]], limit: int | None
+) -> tuple[int, int, int, int]:
     size = _number("limit", limit or DEFAULT_LIMIT, MAX_LIMIT)
     total = session.scalar(select(func.count()).select_from(statement.order_by(None).subquery())) or 0
     pages = max(1, -(-total // size))

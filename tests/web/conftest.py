@@ -10,6 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from config.settings import Settings
+from tests.browsing import Site
 from tests.conftest import TEST_SECRET
 from web.app import create_app
 from web.session import DATABASE
@@ -48,3 +49,19 @@ def demo_app(make_app: MakeApp, demo_settings: Settings) -> Flask:
 def visitor(demo_app: Flask) -> FlaskClient:
     """Somebody who has not signed in."""
     return demo_app.test_client()
+
+
+@pytest.fixture
+def site(make_app: MakeApp, tmp_path: Path, sqlite_url: str) -> Site:
+    """A production-like site in English on an empty, migrated SQLite."""
+    return Site(
+        make_app(
+            Settings(
+                data_dir=tmp_path,
+                database_url=sqlite_url,
+                secret_key=TEST_SECRET,
+                default_language="en",
+                log_json=False,
+            )
+        )
+    )
