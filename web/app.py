@@ -16,6 +16,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from config.settings import Settings
 from web import (
     account,
+    applications,
     assets,
     audit,
     errors,
@@ -29,6 +30,7 @@ from web import (
     organisations,
     paging,
     people,
+    review,
     security,
     session,
     states,
@@ -40,7 +42,15 @@ log = logging.getLogger("kezek.web")
 csrf = CSRFProtect()
 
 # Every module of views stands here, in the order of the menu; a module is registered nowhere else.
-BLUEPRINTS: list[Blueprint] = [health.bp, account.bp, organisations.bp, people.bp, audit.bp]
+BLUEPRINTS: list[Blueprint] = [
+    health.bp,
+    applications.bp,
+    review.bp,
+    account.bp,
+    organisations.bp,
+    people.bp,
+    audit.bp,
+]
 
 
 class Kezek(Flask):

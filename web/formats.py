@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from babel.dates import format_date
 from babel.units import format_unit
-from flask_babel import get_locale, gettext, to_user_timezone
+from flask_babel import get_locale, to_user_timezone
 from jinja2 import pass_context
 from markupsafe import Markup
 
@@ -82,10 +82,11 @@ def when(value: datetime | date | None, style: str = "moment") -> Markup:
         return Markup('<time datetime="{}">{}</time>').format(
             value.isoformat(), format_date(value, "long", get_locale())
         )
-    text = format_date(_local(value).date(), "long", get_locale()) if style == "date" else moment(value)
+    local = _local(value)
+    text = format_date(local.date(), "long", get_locale()) if style == "date" else moment(value)
     machine = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        machine, gettext("Astana and Almaty time, UTC+5"), text
+        machine, f"UTC{local.isoformat()[-6:]}", text
     )
 
 

@@ -45,7 +45,7 @@ ITEMS: list[Item] = [
     Item("quotas.index", N_("Quotas"), people),
     Item("bookings.index", N_("Bookings"), people),
     Item("organisations.index", N_("Organisations"), people),
-    Item("operator.queue", N_("To decide"), staff(Role.OPERATOR)),
+    Item("review.queue", N_("To decide"), staff(Role.OPERATOR, Role.COUNCIL_MEMBER, Role.AUDITOR)),
     Item("people.index", N_("People"), staff(Role.ADMINISTRATOR)),
     Item("audit.index", N_("Events"), staff(Role.AUDITOR, Role.ADMINISTRATOR)),
 ]

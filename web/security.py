@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, current_app
 
 from web.identity import signed_in
 
@@ -38,9 +38,6 @@ YEAR = 365 * 24 * 3600
 
 def cache_control() -> str:
     """How long this answer may be kept, and by whom."""
-    if request.endpoint == "static":
-        # Only an address that names the content may be kept for ever: see web.assets.
-        return f"public, max-age={YEAR}, immutable" if "v" in request.args else "public, max-age=300"
     # A page of a signed-in person must not come back with the Back button after they have signed out on a
     # shared machine.
     return "private, no-store" if signed_in() else "private, no-cache"
@@ -52,9 +49,7 @@ def add_headers(response: Response) -> Response:
         response.headers.setdefault(name, value)
     if current_app.config["PREFERRED_URL_SCHEME"] == "https":
         response.headers.setdefault("Strict-Transport-Security", f"max-age={YEAR}; includeSubDomains")
-    if response.status_code >= 400 and request.endpoint == "static":
-        response.headers["Cache-Control"] = "no-store"
-    elif request.endpoint == "static" or "Cache-Control" not in response.headers:
+    if "Cache-Control" not in response.headers:
         response.headers["Cache-Control"] = cache_control()
     return response
 

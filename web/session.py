@@ -7,6 +7,8 @@ so that a form which comes back with an error has changed nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 from flask import Flask, Response, current_app, g, request
@@ -49,6 +51,21 @@ def finish(response: Response) -> None:
         session.commit()
     else:
         session.rollback()
+
+
+@contextmanager
+def undone_by_errors() -> Iterator[None]:
+    """Undo at once what a failing view has done.
+
+    The page about the error may need the session again, and on SQLite others wait for its lock.
+    """
+    try:
+        yield
+    except Exception:
+        session = cast("Session | None", g.get("db"))
+        if session is not None:
+            session.rollback()
+        raise
 
 
 def close(_error: BaseException | None = None) -> None:

@@ -161,3 +161,21 @@ def test_the_token_is_unique_in_the_database_too(app: Flask) -> None:
     store()
     with pytest.raises(IntegrityError):
         store()
+
+
+def test_a_page_about_an_error_can_still_ask_the_database(app: Flask, client: FlaskClient) -> None:
+    """A failed flush leaves a session unusable until it is rolled back; error pages may want to read."""
+
+    def clash() -> str:
+        add_row()
+        db().add(SubmittedForm(token=TOKEN, person_id=-5, path="/", location="/", at=utcnow()))
+        db().flush()
+        return "never"
+
+    def read_again(_error: Exception) -> ResponseReturnValue:
+        return str(db().scalar(select(func.count()).select_from(JobHealth))), 500
+
+    app.add_url_rule("/clash", "clash", clash, methods=["POST"])
+    app.register_error_handler(IntegrityError, read_again)
+    answer = client.post("/clash")
+    assert (answer.status_code, answer.text) == (500, "0")
