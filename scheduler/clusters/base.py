@@ -40,7 +40,8 @@ class Partition:
 
 @dataclass(frozen=True)
 class Health:
-    """``clock_skew`` is controller minus ours; ``accounting`` tells whether the accounting service answers."""
+    """``clock_skew`` is controller minus ours; ``accounting`` tells whether the accounting service
+    answers."""
 
     version: str
     controller_time: datetime
@@ -52,7 +53,8 @@ class Health:
 class Account:
     """A project's account as the cluster should have (or has) it.
 
-    The account, a QOS of the same name that limits it to ``gpu_minutes`` (``GrpTRESMins=gres/gpu``; None: no limit),
+    The account, a QOS of the same name that limits it to ``gpu_minutes`` (``GrpTRESMins=gres/gpu``; None:
+    no limit),
     and an association for each of ``logins`` whose only and default QOS is that one.
     """
 
@@ -76,7 +78,8 @@ class Reservation:
 
 @dataclass(frozen=True)
 class JobUsage:
-    """One run of one job as accounting has it; ``elapsed_seconds`` so far, whole job, not cut to the window."""
+    """One run of one job as accounting has it; ``elapsed_seconds`` so far, whole job, not cut to the
+    window."""
 
     job_id: int
     submitted_at: datetime
@@ -96,7 +99,8 @@ class JobUsage:
 
 @dataclass
 class UsageReading:
-    """``bad_lines`` counts records that could not be understood (never guessed); ``samples`` shows a few of them."""
+    """``bad_lines`` counts records that could not be understood (never guessed); ``samples`` shows a few
+    of them."""
 
     jobs: list[JobUsage] = field(default_factory=list)
     bad_lines: int = 0
@@ -128,31 +132,37 @@ class Cluster(Protocol):
     def partitions(self) -> list[Partition]: ...
 
     def accounts(self) -> list[Account]:
-        """Accounts whose name starts with ``kezek-``; an account without a QOS of its name has gpu_minutes None."""
+        """Accounts whose name starts with ``kezek-``; an account without a QOS of its name has gpu_minutes
+        None."""
         ...
 
     def save_accounts(self, accounts: Sequence[Account]) -> None:
-        """Create or correct all of them (batched): account, QOS and limit, associations; logins not named lose theirs.
+        """Create or correct all of them (batched): account, QOS and limit, associations; logins not named
+        lose theirs.
 
         Idempotent. Raises Refused naming the account for an unknown login (where the cluster checks).
         """
         ...
 
     def remove_accounts(self, names: Sequence[str]) -> None:
-        """Remove accounts, their associations and QOS; a missing one is no error. Only names with our prefix: else ValueError."""
+        """Remove accounts, their associations and QOS; a missing one is no error. Only names with our
+        prefix: else ValueError."""
         ...
 
     def reservations(self) -> list[Reservation]:
-        """Every reservation of the cluster, foreign ones too; a GPU count is given where the cluster tells it."""
+        """Every reservation of the cluster, foreign ones too; a GPU count is given where the cluster tells
+        it."""
         ...
 
     def create_reservation(self, reservation: Reservation) -> None:
-        """Create and read back. Raises Conflict (overlap, busy nodes), Exists (name taken), Refused (account, time, node),
+        """Create and read back. Raises Conflict (overlap, busy nodes), Exists (name taken), Refused
+        (account, time, node),
         UnderDelivered when the cluster gave other nodes than asked."""
         ...
 
     def update_reservation(self, reservation: Reservation) -> None:
-        """Make the existing one of that name be like this and read back; raises Missing, and what create raises."""
+        """Make the existing one of that name be like this and read back; raises Missing, and what create
+        raises."""
         ...
 
     def delete_reservation(self, name: str) -> None:
@@ -160,16 +170,19 @@ class Cluster(Protocol):
         ...
 
     def usage(self, since: datetime, until: datetime) -> UsageReading:
-        """Jobs with GPUs that ran at any moment of [since, until), read in windows of at most a day, each run once."""
+        """Jobs with GPUs that ran at any moment of [since, until), read in windows of at most a day, each
+        run once."""
         ...
 
     def cancel_jobs(self, reservation: str) -> int:
-        """Cancel the jobs that run or wait in our reservation (needed before it can be deleted); returns how many."""
+        """Cancel the jobs that run or wait in our reservation (needed before it can be deleted); returns
+        how many."""
         ...
 
 
 class ClusterError(KezekError):
-    """The root of what clusters raise; ``details`` has ``cluster`` and, when a tool said something, ``output``."""
+    """The root of what clusters raise; ``details`` has ``cluster`` and, when a tool said something,
+    ``output``."""
 
     code = "cluster_error"
     http_status = 502
@@ -182,7 +195,8 @@ class ClusterError(KezekError):
 
 
 class Unreachable(ClusterError):
-    """No answer from the controller or accounting (down, timeout, clocks too far apart); worth trying again."""
+    """No answer from the controller or accounting (down, timeout, clocks too far apart); worth trying
+    again."""
 
     code = "cluster_unreachable"
     summary = N_("Cluster %(cluster)s does not answer: %(output)s")
@@ -242,7 +256,8 @@ def ours(name: str) -> str:
 
 
 def days(since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
-    """Cut [since, until) into windows of at most a day: accounting slows down out of proportion beyond that."""
+    """Cut [since, until) into windows of at most a day: accounting slows down out of proportion beyond
+    that."""
     while since < until:
         end = min(since + timedelta(days=1), until)
         yield since, end

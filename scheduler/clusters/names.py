@@ -37,7 +37,8 @@ def require_account(name: str) -> str:
 
 
 def check_account(cluster: str, account: Account) -> None:
-    """Raises ValueError for a name that is not ours, Refused for logins or limits that no cluster could have."""
+    """Raises ValueError for a name that is not ours, Refused for logins or limits that no cluster could
+    have."""
     require_account(account.name)
     for login in account.logins:
         if not _LOGIN.fullmatch(login):
@@ -76,7 +77,10 @@ def _bad(names: Iterable[str]) -> list[str]:
 
 
 def plain_text(text: str, longest: int = 120) -> str:
-    """A description that survives Slurm's tables unchanged: letters of any language, digits, spaces, ``._-``."""
-    # Lower case because sacctmgr lower-cases ASCII: what is read back must equal what was asked for.
-    kept = "".join(char if char.isalnum() or char in "._-" else " " for char in text.lower())
+    """A description that survives Slurm's tables unchanged: ASCII letters, digits, spaces, ``._-``."""
+    # Accounting's tables are often latin1, where Cyrillic becomes question marks, and sacctmgr lower-cases:
+    # what is read back must equal what was asked for.
+    kept = "".join(
+        char if char.isascii() and (char.isalnum() or char in "._-") else " " for char in text.lower()
+    )
     return " ".join(kept.split())[:longest].strip()

@@ -1,6 +1,7 @@
 """A cluster that is not there: the demonstration's, and the tests' where a real Slurm would be too slow.
 
-It answers as Slurm would, moves on by its own clock, keeps everything in one SQLite file, and fails on request in
+It answers as Slurm would, moves on by its own clock, keeps everything in one SQLite file, and fails on
+request in
 every way that was seen of a real one.
 """
 
@@ -46,9 +47,11 @@ VERSION = "simulated 25.11"
 
 
 class SimulatedCluster:
-    """The Cluster protocol and, besides it, what a person at the cluster would do: submit, requeue, break things.
+    """The Cluster protocol and, besides it, what a person at the cluster would do: submit, requeue, break
+    things.
 
-    ``clock`` replaces the clock (tests); ``autopilot`` lets jobs appear by themselves in our reservations (the
+    ``clock`` replaces the clock (tests); ``autopilot`` lets jobs appear by themselves in our reservations
+    (the
     demonstration). Raises ValueError for settings without ``database``.
     """
 
@@ -82,7 +85,8 @@ class SimulatedCluster:
         with self._controller() as db:
             faults = _faults(db)
             skew = timedelta(seconds=faults.get(Fault.CLOCK_SKEW, 0))
-            # Running faster than real is this clock's nature, not a fault of it: only the fault counts as skew.
+            # Running faster than real is this clock's nature, not a fault of it: only the fault counts as
+            # skew.
             return Health(VERSION, utc(self._store.now(db)) + skew, skew, Fault.ACCOUNTING_DOWN not in faults)
 
     def nodes(self) -> list[Node]:
@@ -192,7 +196,8 @@ class SimulatedCluster:
             now = self._store.now(db)
             rows = db.execute(
                 """SELECT * FROM run WHERE gpus > 0 AND started_at < :until
-                AND (ended_at IS NULL OR ended_at > :since OR started_at >= :since) ORDER BY job_id, submitted_at""",
+                AND (ended_at IS NULL OR ended_at > :since OR started_at >= :since) ORDER BY job_id,
+                submitted_at""",
                 {"since": since.timestamp(), "until": until.timestamp()},
             ).fetchall()
             unreadable = rows[: int(_faults(db).get(Fault.GARBLED, 0))]
@@ -222,7 +227,8 @@ class SimulatedCluster:
         reservation: str | None = None,
         name: str = "job",
     ) -> int:
-        """sbatch: ``gpus`` in all over ``nodes``, for ``seconds``; returns the job's id, raises Refused as Slurm."""
+        """sbatch: ``gpus`` in all over ``nodes``, for ``seconds``; returns the job's id, raises Refused as
+        Slurm."""
         with self._controller() as db:
             known = "SELECT 1 FROM association WHERE account = ? AND login = ?"
             if not db.execute(known, (account, login)).fetchone():
@@ -271,7 +277,8 @@ class SimulatedCluster:
             db.executemany("DELETE FROM fault WHERE name = ?", [(fault,) for fault in faults or Fault])
 
     def crash(self, lose_recent_seconds: float = 3) -> None:
-        """The controller dies and comes back; changes of reservations in its last (real) seconds were never saved."""
+        """The controller dies and comes back; changes of reservations in its last (real) seconds were
+        never saved."""
         with self._store.transaction() as db:
             windows.forget_unsaved(db, self._store.real_now() - lose_recent_seconds)
 
@@ -297,7 +304,8 @@ class SimulatedCluster:
             db.executemany("INSERT OR IGNORE INTO unknown_login VALUES (?)", [(login,) for login in logins])
 
     def put_by_hand(self, reservation: Reservation) -> None:
-        """Somebody at the cluster makes or changes any reservation, ours or not, without being asked anything."""
+        """Somebody at the cluster makes or changes any reservation, ours or not, without being asked
+        anything."""
         with self._store.transaction() as db:
             windows.write(db, reservation, reservation.nodes)
 

@@ -1,6 +1,8 @@
-"""How the simulated cluster moves on: jobs start, end and are limited, reservations begin and go, as Slurm does it.
+"""How the simulated cluster moves on: jobs start, end and are limited, reservations begin and go, as Slurm
+does it.
 
-Nothing runs in the background. Whoever asks the cluster anything first lets it catch up, event after event, to
+Nothing runs in the background. Whoever asks the cluster anything first lets it catch up, event after
+event, to
 the present of its clock; the outcome is the same however rarely somebody asks.
 """
 
@@ -79,7 +81,8 @@ def add_run(db: sqlite3.Connection, order: Order, at: int, job_id: int | None = 
     # (job, submission) tells runs apart, also when two fall into one second.
     submitted = at if last is None else max(at, int(last) + 1)
     db.execute(
-        """INSERT INTO run (job_id, submitted_at, name, login, account, nodes, gpus, seconds, reservation, state)
+        """INSERT INTO run (job_id, submitted_at, name, login, account, nodes, gpus, seconds, reservation,
+        state)
         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'PENDING')""",
         (job_id, submitted, order.name, order.login, order.account, order.nodes, order.gpus, order.seconds,
          order.reservation),
@@ -178,7 +181,8 @@ def left_seconds(db: sqlite3.Connection, account: str, at: int) -> float:
 
 
 def _submit_by_itself(db: sqlite3.Connection, at: int) -> None:
-    """Give every running reservation of ours that never had a job one that fills it for most of its window."""
+    """Give every running reservation of ours that never had a job one that fills it for most of its
+    window."""
     windows = db.execute(
         """SELECT * FROM reservation WHERE starts_at <= ? AND name LIKE ? AND NOT EXISTS
             (SELECT 1 FROM run WHERE run.reservation = reservation.name) ORDER BY name""",

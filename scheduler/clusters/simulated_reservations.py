@@ -1,4 +1,5 @@
-"""The simulated cluster's reservations: what Slurm would refuse, and how they are stored, read, lost and compared."""
+"""The simulated cluster's reservations: what Slurm would refuse, and how they are stored, read, lost and
+compared."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The simulated cluster's file: tables, transactions, its clock and the faults it was told to have.
 
-One SQLite file in WAL mode, a connection for each transaction: any number of threads and processes may use the
+One SQLite file in WAL mode, a connection for each transaction: any number of threads and processes may use
+the
 same cluster, and a fault that one of them set is seen by all.
 """
 
@@ -49,7 +50,8 @@ CREATE TABLE IF NOT EXISTS run_node (
 
 
 class Fault(StrEnum):
-    """What the cluster can be told to do wrong until told otherwise; the value's meaning stands beside each."""
+    """What the cluster can be told to do wrong until told otherwise; the value's meaning stands beside
+    each."""
 
     CONTROLLER_DOWN = "controller_down"
     ACCOUNTING_DOWN = "accounting_down"
@@ -61,7 +63,8 @@ class Fault(StrEnum):
 
 
 class Store:
-    """Transactions and the clock. ``clock`` (tests) replaces the simulated clock, which runs ``speed`` × real time."""
+    """Transactions and the clock. ``clock`` (tests) replaces the simulated clock, which runs ``speed`` ×
+    real time."""
 
     def __init__(self, path: Path, speed: float, clock: Callable[[], datetime] | None) -> None:
         self.path = path

@@ -1,0 +1,235 @@
+"""Accounts, associations and limits through sacctmgr: for the command-line adapter and for pyslurm, which
+has none.
+
+Every change costs slurmdbd about 0.3 s, so equal changes go together. One after the other, never at once:
+sixteen
+parallel additions made slurmdbd 22.05 end itself ("unable to resolve deadlock").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
+
+from scheduler.clusters.base import OUR_PREFIX, Account, Garbled, InUse, Refused
+from scheduler.clusters.names import check_account, plain_text, require_account
+from scheduler.clusters.slurm_text import Unreadable, table
+from scheduler.clusters.slurm_tools import Tools
+
+# A command line's length is limited, and so is how long slurmdbd may be kept from others.
+BATCH = 500
+_ORGANIZATION = "kezek"
+_Item = TypeVar("_Item")
+
+
+@dataclass
+class _Seen:
+    """What accounting has under our prefix: limits by QOS, and of each account the logins with their QOS."""
+
+    descriptions: dict[str, str] = field(default_factory=dict)
+    limits: dict[str, int | None] = field(default_factory=dict)
+    decaying: set[str] = field(default_factory=set)
+    logins: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+class SlurmAccounts:
+    """The account half of the Cluster protocol; ``cluster_name`` is Slurm's own name for the cluster."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def read(self, cluster_name: str) -> list[Account]:
+        """As Cluster.accounts. A login whose association is not as it should be reads ``login (QOS …)``:
+        different from any login, so that a comparison finds it and save() corrects it."""
+        seen = self._see(cluster_name)
+        return [
+            Account(
+                name,
+                description,
+                seen.limits.get(name),
+                frozenset(
+                    login if qos == name else f"{login} (QOS {qos})"
+                    for login, qos in seen.logins.get(name, {}).items()
+                ),
+            )
+            for name, description in sorted(seen.descriptions.items())
+        ]
+
+    def _see(self, cluster_name: str) -> _Seen:
+        seen = _Seen()
+        for name, description in self._show("account", "account,descr", 2):
+            if name.startswith(OUR_PREFIX):
+                seen.descriptions[name] = description
+        for name, limits, flags in self._show("qos", "name,grptresmins,flags", 3):
+            if name.startswith(OUR_PREFIX):
+                seen.limits[name] = self._minutes(limits)
+                if "NoDecay" not in flags.split(","):
+                    seen.decaying.add(name)
+        columns = "account,user,qos,defaultqos"
+        for name, login, qos, default in self._show("assoc", columns, 4, f"cluster={cluster_name}"):
+            if login and name in seen.descriptions:
+                logins = seen.logins.setdefault(name, {})
+                # Of several (one a partition) the wrong one counts.
+                if logins.get(login, name) == name:
+                    logins[login] = qos if default == qos else f"{qos}, default {default or 'none'}"
+        return seen
+
+    def _show(self, what: str, columns: str, count: int, *where: str) -> list[list[str]]:
+        output = self._tools.run("sacctmgr", "-n", "-P", "show", what, *where, f"format={columns}")
+        try:
+            return table(output, count)
+        except Unreadable as error:
+            raise Garbled.said(self._tools.slug, f"sacctmgr show {what}: {error}") from error
+
+    def _minutes(self, limits: str) -> int | None:
+        for item in limits.split(","):
+            name, _, count = item.partition("=")
+            if name == "gres/gpu":
+                if not count.isdecimal():
+                    raise Garbled.said(self._tools.slug, f"sacctmgr show qos: not a limit: {limits[:200]}")
+                return int(count)
+        return None
+
+    def save(self, accounts: Sequence[Account], cluster_name: str) -> None:
+        """As Cluster.save_accounts; raises InUse when a login that must go has jobs, after doing all else."""
+        for account in accounts:
+            check_account(self._tools.slug, account)
+        if not accounts:
+            return
+        seen = self._see(cluster_name)
+        self._save_limits(accounts, seen)
+        self._load(accounts, seen, cluster_name)
+        self._correct_logins(accounts, seen)
+        in_use = self._remove_logins(accounts, seen)
+        if in_use:
+            raise in_use
+        self._verify(accounts, cluster_name)
+
+    def _save_limits(self, accounts: Sequence[Account], seen: _Seen) -> None:
+        new: dict[int | None, list[str]] = {}
+        changed: dict[int | None, list[str]] = {}
+        for account in accounts:
+            if account.name not in seen.limits:
+                new.setdefault(account.gpu_minutes, []).append(account.name)
+            elif seen.limits[account.name] != account.gpu_minutes or account.name in seen.decaying:
+                changed.setdefault(account.gpu_minutes, []).append(account.name)
+        # NoDecay: hours that were used stay used, whatever half-life the site's fair share has.
+        for minutes, names in new.items():
+            for part in _batches(names):
+                self._change("add", "qos", ",".join(part), "set", *_limit(minutes), "flags=NoDecay")
+        for minutes, names in changed.items():
+            for part in _batches(names):
+                self._change("modify", "qos", ",".join(part), "set", *_limit(minutes), "flags+=NoDecay")
+
+    def _load(self, accounts: Sequence[Account], seen: _Seen, cluster_name: str) -> None:
+        """Make what is missing from one file in one go; it adds and corrects descriptions, and removes
+        nothing."""
+        wanting = [account for account in accounts if _wants(account, seen)]
+        for part in _batches(wanting):
+            lines = [f"Cluster - '{cluster_name}'", "Parent - 'root'"]
+            for account in part:
+                text = _description(account)
+                lines.append(
+                    f"Account - '{account.name}':Description='{text}':Organization='{_ORGANIZATION}'"
+                    f":DefaultQOS='{account.name}':QOS='{account.name}'"
+                )
+            for account in part:
+                missing = sorted(account.logins - seen.logins.get(account.name, {}).keys())
+                if missing:
+                    lines.append(f"Parent - '{account.name}'")
+                lines += [
+                    f"User - '{login}':DefaultQOS='{account.name}':QOS='{account.name}'" for login in missing
+                ]
+            # Through standard input: a file of ours would not exist where a prefix (ssh, chroot) leads.
+            self._change("load", "file=/dev/stdin", stdin="\n".join(lines) + "\n")
+
+    def _correct_logins(self, accounts: Sequence[Account], seen: _Seen) -> None:
+        for account in accounts:
+            there = seen.logins.get(account.name, {})
+            wrong = sorted(
+                login for login in account.logins if there.get(login, account.name) != account.name
+            )
+            for part in _batches(wrong):
+                where = f"account={account.name}"
+                qos = (f"qos={account.name}", f"defaultqos={account.name}")
+                self._change("modify", "user", "where", f"name={','.join(part)}", where, "set", *qos)
+
+    def _remove_logins(self, accounts: Sequence[Account], seen: _Seen) -> InUse | None:
+        in_use: InUse | None = None
+        for account in accounts:
+            extra = sorted(seen.logins.get(account.name, {}).keys() - account.logins)
+            for part in _batches(extra):
+                try:
+                    self._change(
+                        "remove", "user", "where", f"name={','.join(part)}", f"account={account.name}"
+                    )
+                except InUse as error:
+                    in_use = error
+        return in_use
+
+    def _verify(self, accounts: Sequence[Account], cluster_name: str) -> None:
+        there = {account.name: account for account in self.read(cluster_name)}
+        for account in accounts:
+            found = there.get(account.name)
+            if found is None:
+                raise Refused.said(self._tools.slug, f"{account.name}: sacctmgr did not make it")
+            if missing := sorted(account.logins - found.logins):
+                raise Refused.said(
+                    self._tools.slug, f"{account.name}: no association for {', '.join(missing)}"
+                )
+            if found.gpu_minutes != account.gpu_minutes:
+                text = f"limit {found.gpu_minutes} instead of {account.gpu_minutes}"
+                raise Refused.said(self._tools.slug, f"{account.name}: {text}")
+
+    def remove(self, names: Sequence[str], cluster_name: str) -> None:
+        """As Cluster.remove_accounts; raises InUse when one has jobs, after removing the others."""
+        for name in names:
+            require_account(name)
+        if not names:
+            return
+        seen = self._see(cluster_name)
+        in_use: InUse | None = None
+        for part in _batches([name for name in dict.fromkeys(names) if name in seen.descriptions]):
+            in_use = self._remove_part(part) or in_use
+        left = self._see(cluster_name) if seen.descriptions else seen
+        qos = [name for name in dict.fromkeys(names) if name in seen.limits and name not in left.descriptions]
+        for part in _batches(qos):
+            self._change("remove", "qos", "where", f"name={','.join(part)}")
+        if in_use:
+            raise in_use
+
+    def _remove_part(self, names: list[str]) -> InUse | None:
+        """Remove accounts together, or one by one: sacctmgr removes none when one of them has a job."""
+        try:
+            self._change("remove", "account", "where", f"name={','.join(names)}")
+        except InUse as error:
+            if len(names) == 1:
+                return error
+            found = [self._remove_part([name]) for name in names]
+            return next(filter(None, found), None)
+        return None
+
+    def _change(self, *argv: str, stdin: str = "") -> None:
+        self._tools.run("sacctmgr", "-i", "-Q", *argv, stdin=stdin)
+
+
+def _limit(minutes: int | None) -> tuple[str, ...]:
+    return (f"GrpTRESMins=gres/gpu={-1 if minutes is None else minutes}",)
+
+
+def _description(account: Account) -> str:
+    return plain_text(account.description) or account.name
+
+
+def _wants(account: Account, seen: _Seen) -> bool:
+    return seen.descriptions.get(account.name) != _description(account) or bool(
+        account.logins - seen.logins.get(account.name, {}).keys()
+    )
+
+
+def _batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
+    rest = iter(items)
+    while part := list(islice(rest, BATCH)):
+        yield part

@@ -1,0 +1,254 @@
+"""A cluster through Slurm's own commands (scontrol, sacctmgr, sacct, squeue, scancel): Slurm 22.05 and
+later."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from config.settings import ClusterSettings
+from scheduler.clusters import slurm_text as text
+from scheduler.clusters.base import (
+    Account,
+    Capability,
+    Exists,
+    Garbled,
+    Health,
+    JobUsage,
+    Missing,
+    Node,
+    Partition,
+    Reservation,
+    Unreachable,
+    UsageReading,
+    days,
+)
+from scheduler.clusters.names import check_reservation, require_ours
+from scheduler.clusters.readback import Held, as_shown, check_free, compare
+from scheduler.clusters.slurm_accounts import BATCH, SlurmAccounts
+from scheduler.clusters.slurm_tools import Tools
+
+# scontrol itself blocks for nine seconds when nobody listens; ping answers or fails at once.
+PING_SECONDS = 2
+# Reservations of some GPUs of named nodes (TRESPerNode=gres/gpu=…) came with this release.
+GPU_RESERVATIONS_SINCE = (23, 11)
+_Parsed = TypeVar("_Parsed")
+_VERSION = re.compile(r"SLURM_VERSION\s*=\s*(?P<version>(\d+)\.(\d+)\S*)")
+_NAME = re.compile(r"^ClusterName\s*=\s*(?P<name>[A-Za-z0-9_-]+)\s*$", re.MULTILINE)
+_CLOCK = re.compile(r"Configuration data as of (?P<clock>\d+)")
+
+
+class SlurmCliCluster:
+    """The Cluster protocol by running commands; ``settings`` say where they are and how long they may
+    take."""
+
+    def __init__(self, settings: ClusterSettings) -> None:
+        self.slug = settings.slug
+        self._tools = Tools(settings)
+        self._accounts = SlurmAccounts(self._tools)
+        self._name = ""
+        self._version = ""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """Asked of the cluster once; raises Unreachable when it cannot be."""
+        if not self._version:
+            self._config()
+        numbers = tuple(int(number) for number in self._version.split(".")[:2])
+        return frozenset({Capability.GPU_RESERVATIONS} if numbers >= GPU_RESERVATIONS_SINCE else ())
+
+    def health(self) -> Health:
+        before = datetime.now(UTC).replace(microsecond=0)
+        clock = self._config()
+        after = datetime.now(UTC)
+        # Slurm tells whole seconds; between asking and hearing any of them may be right.
+        skew = timedelta(0) if before <= clock <= after else clock - (before if clock < before else after)
+        try:
+            self._tools.run("sacctmgr", "-n", "-P", "show", "cluster", "format=cluster", timeout=PING_SECONDS)
+        except Unreachable:
+            return Health(self._version, clock, skew, accounting=False)
+        return Health(self._version, clock, skew, accounting=True)
+
+    def _config(self) -> datetime:
+        """Learn version and name; returns the controller's clock."""
+        output = self._controller("scontrol", "show", "config")
+        version, name, clock = _VERSION.search(output), _NAME.search(output), _CLOCK.search(output)
+        if version is None or name is None or clock is None:
+            raise Garbled.said(self.slug, f"scontrol show config: {output[:200]}")
+        self._version, self._name = version["version"], name["name"]
+        return datetime.fromtimestamp(int(clock["clock"]), UTC)
+
+    def _cluster_name(self) -> str:
+        if not self._name:
+            self._config()
+        return self._name
+
+    def _controller(self, *argv: str) -> str:
+        """Run what needs slurmctld, but only while it lives: the tools themselves would wait long for a
+        dead one."""
+        ping = self._tools.run("scontrol", "ping", timeout=PING_SECONDS)
+        if " UP" not in ping:
+            raise Unreachable.said(self.slug, ping)
+        return self._tools.run(*argv)
+
+    def nodes(self) -> list[Node]:
+        return self._parsed(text.nodes, "scontrol", "-o", "show", "nodes")
+
+    def partitions(self) -> list[Partition]:
+        return self._parsed(text.partitions, "scontrol", "-o", "show", "partition")
+
+    def reservations(self) -> list[Reservation]:
+        return [held.reservation for held in self._held()]
+
+    def _held(self) -> list[Held]:
+        return self._parsed(text.reservations, "scontrol", "-o", "show", "reservation")
+
+    def create_reservation(self, reservation: Reservation) -> None:
+        """As the protocol says; on a cluster without GPU reservations a part of a node becomes the whole
+        node with
+        ``overlap``: several parts may share it, and nothing but the jobs' own requests keeps them apart."""
+        check_reservation(self.slug, reservation)
+        held = self._held()
+        if any(one.reservation.name == reservation.name for one in held):
+            raise Exists.said(self.slug, f"{reservation.name}: Duplicate reservation name")
+        check_free(self.slug, reservation, held)
+        self._create(reservation)
+
+    def _create(self, reservation: Reservation) -> None:
+        self._controller(
+            "scontrol",
+            "create",
+            "reservation",
+            f"ReservationName={reservation.name}",
+            f"StartTime={_uts(reservation.starts_at)}",
+            f"EndTime={_uts(reservation.ends_at)}",
+            f"Nodes={','.join(reservation.nodes)}",
+            f"Accounts={','.join(reservation.accounts)}",
+            *self._part(reservation),
+        )
+        self._compare(reservation)
+
+    def _part(self, reservation: Reservation) -> list[str]:
+        """How to ask for some GPUs of every node: with their share of the cores, or a job could use only
+        two."""
+        gpus = reservation.gpus_per_node
+        if gpus is None:
+            return []
+        if Capability.GPU_RESERVATIONS not in self.capabilities:
+            return ["Flags=overlap"]
+        nodes = ",".join(reservation.nodes)
+        shapes = self._parsed(text.shapes, "scontrol", "-o", "show", "node", nodes)
+        # A node without such GPUs gets no share; Slurm then refuses in its own words.
+        cores = min((cpus * gpus // there for cpus, there in shapes if there), default=0)
+        share = f",cpu={cores}" if cores else ""
+        return [f"TRESPerNode=gres/gpu={gpus}{share}"]
+
+    def update_reservation(self, reservation: Reservation) -> None:
+        """As the protocol says; another share of GPUs is made by deleting and creating (Slurm changes no such
+        reservation), so it raises InUse while jobs run in it."""
+        check_reservation(self.slug, reservation)
+        held = self._held()
+        found = next((one for one in held if one.reservation.name == reservation.name), None)
+        if found is None:
+            raise Missing.said(self.slug, f"{reservation.name}: Requested reservation is invalid")
+        check_free(self.slug, reservation, [one for one in held if one is not found])
+        wanted = as_shown(reservation, self.capabilities)
+        before = found.reservation
+        same_nodes = set(before.nodes) == set(wanted.nodes)
+        gpus = (before.gpus_per_node, wanted.gpus_per_node)
+        if gpus[0] != gpus[1] or (not same_nodes and gpus != (None, None)):
+            self.delete_reservation(reservation.name)
+            self._create(reservation)
+            return
+        changes = _changes(before, wanted)
+        if changes:
+            name = f"ReservationName={reservation.name}"
+            self._controller("scontrol", "update", name, *changes)
+        self._compare(reservation)
+
+    def _compare(self, asked: Reservation) -> None:
+        compare(self.slug, as_shown(asked, self.capabilities), self.reservations())
+
+    def delete_reservation(self, name: str) -> None:
+        self._controller("scontrol", "delete", "reservation", require_ours(name))
+
+    def cancel_jobs(self, reservation: str) -> int:
+        listed = self._controller("squeue", "-h", f"--reservation={require_ours(reservation)}", "--format=%A")
+        jobs = sorted(set(listed.split()))
+        if any(not job.isdecimal() for job in jobs):
+            raise Garbled.said(self.slug, f"squeue: {listed[:200]}")
+        for begin in range(0, len(jobs), BATCH):
+            self._controller("scancel", "--quiet", *jobs[begin : begin + BATCH])
+        return len(jobs)
+
+    def accounts(self) -> list[Account]:
+        return self._accounts.read(self._cluster_name())
+
+    def save_accounts(self, accounts: Sequence[Account]) -> None:
+        self._accounts.save(accounts, self._cluster_name())
+
+    def remove_accounts(self, names: Sequence[str]) -> None:
+        self._accounts.remove(names, self._cluster_name())
+
+    def usage(self, since: datetime, until: datetime) -> UsageReading:
+        reading = UsageReading()
+        for begin, end in days(since, until):
+            # -D: every run of a requeued job; their submissions differ. -X: jobs, whose steps would count
+            # twice.
+            output = self._tools.run(
+                "sacct",
+                "-a",
+                "-X",
+                "-D",
+                "-P",
+                "-n",
+                "-S",
+                _uts(begin),
+                "-E",
+                _uts(end),
+                "-o",
+                text.USAGE_FIELDS,
+            )
+            text.usage(output, reading)
+        reading.jobs = runs_within(reading.jobs, since, until)
+        return reading
+
+    def _parsed(self, parse: Callable[[str], _Parsed], *argv: str) -> _Parsed:
+        output = self._controller(*argv)
+        try:
+            return parse(output)
+        except text.Unreadable as error:
+            raise Garbled.said(self.slug, f"{' '.join(argv)[:80]}: {error}") from error
+
+
+def _uts(moment: datetime) -> str:
+    """Slurm's own notation for epoch seconds: the only one that no time zone can change."""
+    return f"uts{int(moment.timestamp())}"
+
+
+def _changes(before: Reservation, wanted: Reservation) -> list[str]:
+    """Only what differs: a start that has passed must not be named again, not even unchanged."""
+    changes = []
+    if int(before.starts_at.timestamp()) != int(wanted.starts_at.timestamp()):
+        changes.append(f"StartTime={_uts(wanted.starts_at)}")
+    if int(before.ends_at.timestamp()) != int(wanted.ends_at.timestamp()):
+        changes.append(f"EndTime={_uts(wanted.ends_at)}")
+    if set(before.nodes) != set(wanted.nodes):
+        changes.append(f"Nodes={','.join(wanted.nodes)}")
+    if set(before.accounts) != set(wanted.accounts):
+        changes.append(f"Accounts={','.join(wanted.accounts)}")
+    return changes
+
+
+def runs_within(jobs: Iterable[JobUsage], since: datetime, until: datetime) -> list[JobUsage]:
+    """Each run once, in order, that ran at any moment of [since, until); sacct tells more than was asked."""
+    runs = {(job.job_id, job.submitted_at): job for job in jobs}
+    return [
+        run
+        for _, run in sorted(runs.items())
+        if run.started_at is not None
+        and run.started_at < until
+        and (run.ended_at is None or run.ended_at > since or run.started_at >= since)
+    ]

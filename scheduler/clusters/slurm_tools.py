@@ -1,0 +1,119 @@
+"""Running Slurm's command-line tools: without a shell, with an environment of our own, with an end.
+
+What they say when they fail becomes a typed error here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from config.settings import ClusterSettings
+from scheduler.clusters.base import (
+    ClusterError,
+    Conflict,
+    Exists,
+    InUse,
+    Missing,
+    Refused,
+    Unreachable,
+)
+
+# The first that matches counts. Both versions' words; the numbers are slurm_errno.h's, for pyslurm.
+SAID: tuple[tuple[str, frozenset[int], type[ClusterError]], ...] = (
+    (r"overlaps with another reservation", frozenset({2058}), Conflict),
+    (r"requested nodes are busy", frozenset({2016, 2047}), Conflict),
+    (r"duplicate reservation name", frozenset({2082}), Exists),
+    (r"reservation is in use|job\(s\) active", frozenset({2057}), InUse),
+    (r"requested reservation is invalid|reservation \S+ not found", frozenset({2053}), Missing),
+    # Before the words of dead connections: a refusal may mention a connection, never the other way round.
+    (r"invalid account|invalid user id|invalid node|invalid time|already started", frozenset({2045, 2054}), Refused),
+    (r"unable to contact|connection refused|connection timed out|unexpected message received|socket timed out"
+     r"|zero bytes were transmitted|connect failure|communication|slurmctld\S* .*is DOWN|protocol
+     authentication"
+     r"|clock skew|slurmdbd.*(not|down)|could not resolve|connection (closed|reset)|no route to host",
+     frozenset({1001, 1002, 1004, 1005, 1007, 1008, 5004, 7000}), Unreachable),
+)  # fmt: skip
+# sacctmgr's way of saying that everything is already so; with rc 1.
+_ALREADY = re.compile(r"nothing (new added|modified|deleted)", re.IGNORECASE)
+_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+# These start a process that does not have our environment, the first through a shell.
+_REMOTE = ("ssh",)
+_CLEARS_ENVIRONMENT = ("ssh", "sudo", "doas")
+
+
+def error_for(cluster: str, text: str, number: int = 0) -> ClusterError:
+    """The typed error for what a tool said or for an errno; Refused when the cluster said something else."""
+    for pattern, numbers, kind in SAID:
+        if number in numbers or re.search(pattern, text, re.IGNORECASE):
+            return kind.said(cluster, text)
+    return Refused.said(cluster, text or f"error {number}")
+
+
+class Tools:
+    """The tools of one cluster. Every run ends within ``timeout`` seconds, with what it started."""
+
+    def __init__(self, settings: ClusterSettings) -> None:
+        self.slug = settings.slug
+        self._prefix = settings.command_prefix
+        self._timeout = settings.timeout
+        self._environment = {
+            # Numbers and UTC: no tool may show a time in a zone that we would have to guess.
+            "LC_ALL": "C",
+            "TZ": "UTC",
+            "SLURM_TIME_FORMAT": "%s",
+            **({"SLURM_CONF": str(settings.slurm_conf)} if settings.slurm_conf else {}),
+            **settings.env,
+        }
+
+    def _command(self, argv: Sequence[str]) -> list[str]:
+        starter = Path(self._prefix[0]).name if self._prefix else ""
+        if starter in _CLEARS_ENVIRONMENT:
+            argv = ["env", *(f"{name}={text}" for name, text in self._environment.items()), *argv]
+        if starter in _REMOTE:
+            argv = [shlex.quote(word) for word in argv]
+        return [*self._prefix, *argv]
+
+    def run(self, *argv: str, stdin: str = "", timeout: float | None = None) -> str:
+        """What the tool printed; raises Unreachable on a timeout, and what the table above says on a
+        failure."""
+        seconds = timeout or self._timeout
+        code, out, err = self._execute(self._command(argv), stdin, seconds)
+        if code is None:
+            raise Unreachable.said(self.slug, f"{argv[0]}: no answer within {seconds:g} s")
+        said = f"{err.strip()}\n{out.strip()}".strip()
+        if code == 0 or _ALREADY.search(said):
+            return out
+        raise error_for(self.slug, f"{argv[0]}: {said or f'exit status {code}'}")
+
+    def _execute(self, command: list[str], stdin: str, seconds: float) -> tuple[int | None, str, str]:
+        environment = {"PATH": os.environ.get("PATH", "") + ":" + _PATH, "HOME": os.environ.get("HOME", "/")}
+        try:
+            process = subprocess.Popen(
+                command,
+                env=environment | self._environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                # A garbled byte must spoil its line, not the reading.
+                errors="replace",
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise Unreachable.said(self.slug, f"{command[0]}: {error.strerror}") from error
+        with process:
+            try:
+                out, err = process.communicate(stdin, timeout=seconds)
+            except subprocess.TimeoutExpired:
+                # The whole group: what a prefix (ssh, a wrapper) started would keep the pipes open.
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+                return None, "", ""
+        return process.returncode, out, err
