@@ -140,7 +140,7 @@ def _slots(session: Session, bookings: Iterable[int]) -> Iterable[tuple[int, str
             .join(Node, Node.id == BookingSlot.node_id)
             .where(BookingSlot.booking_id.in_(ids[start : start + 5_000]))
         )
-        yield from (row._tuple() for row in session.execute(statement))
+        yield from session.execute(statement)
 
 
 def _accounts(

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Insert, func, or_, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -239,26 +239,21 @@ def _upsert(session: Session, rows: list[dict[str, Any]]) -> int:
         return 0
     # One statement cannot touch a row twice, and accounting may show a run twice: the last one counts.
     unique = {tuple(row[name] for name in KEY): row for row in rows}
-    result = session.execute(_statement(session).values(list(unique.values())))
+    statement = _statement(session).values(list(unique.values()))
+    result = session.execute(statement, execution_options={"preserve_rowcount": True})
     changed: int = result.rowcount  # type: ignore[attr-defined]
     return changed
 
 
 def _statement(session: Session) -> Any:
-    insert: Insert | Any
-    if session.get_bind().dialect.name == "postgresql":
-        insert = postgresql.insert(JobRecord)
-    else:
-        insert = sqlite.insert(JobRecord)
-    columns = [
-        column.name for column in JobRecord.__table__.columns if column.name not in {"id", "read_at", *KEY}
-    ]
-    changed: list[ColumnElement[bool]] = [
-        getattr(JobRecord, name).is_distinct_from(insert.excluded[name]) for name in columns
-    ]
-    return insert.on_conflict_do_update(
+    insert: Any = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    table = JobRecord.__table__
+    statement = insert(table)
+    names = [column.name for column in table.columns if column.name not in {"id", "read_at", *KEY}]
+    changed = [table.columns[name].is_distinct_from(statement.excluded[name]) for name in names]
+    return statement.on_conflict_do_update(
         index_elements=list(KEY),
-        set_={name: insert.excluded[name] for name in [*columns, "read_at"]},
+        set_={name: statement.excluded[name] for name in [*names, "read_at"]},
         where=or_(*changed),
     )
 
