@@ -72,7 +72,7 @@ class SimulatedCluster:
         self._store = Store(Path(settings.database), settings.speed, clock)
         with self._store.transaction() as db:
             db.executemany(
-                "INSERT OR IGNORE INTO node (name, partition, gpu_type, gpus, state) VALUES (?, ?, ?, ?, 'up')",
+                "INSERT OR IGNORE INTO node VALUES (?, ?, ?, ?, 'up', '')",
                 [
                     (f"gpu{number:04}", PARTITION, settings.gpu_type, settings.gpus)
                     for number in range(1, settings.nodes + 1)

@@ -24,6 +24,12 @@ from scheduler.clusters.base import (
     Unreachable,
 )
 
+_DEAD = (
+    r"unable to contact|connection (refused|timed out|closed|reset)|unexpected message received"
+    r"|socket timed out|zero bytes were transmitted|connect failure|communication|slurmctld\S* .*is DOWN"
+    r"|protocol authentication|clock skew|slurmdbd.*(not|down)|could not resolve|no route to host"
+)
+_WRONG = r"invalid account|invalid user id|invalid node|invalid time|already started"
 # The first that matches counts. Both versions' words; the numbers are slurm_errno.h's, for pyslurm.
 SAID: tuple[tuple[str, frozenset[int], type[ClusterError]], ...] = (
     (r"overlaps with another reservation", frozenset({2058}), Conflict),
@@ -31,14 +37,10 @@ SAID: tuple[tuple[str, frozenset[int], type[ClusterError]], ...] = (
     (r"duplicate reservation name", frozenset({2082}), Exists),
     (r"reservation is in use|job\(s\) active", frozenset({2057}), InUse),
     (r"requested reservation is invalid|reservation \S+ not found", frozenset({2053}), Missing),
-    # Before the words of dead connections: a refusal may mention a connection, never the other way round.
-    (r"invalid account|invalid user id|invalid node|invalid time|already started", frozenset({2045, 2054}), Refused),
-    (r"unable to contact|connection refused|connection timed out|unexpected message received|socket timed out"
-     r"|zero bytes were transmitted|connect failure|communication|slurmctld\S* .*is DOWN|protocol
-     authentication"
-     r"|clock skew|slurmdbd.*(not|down)|could not resolve|connection (closed|reset)|no route to host",
-     frozenset({1001, 1002, 1004, 1005, 1007, 1008, 5004, 7000}), Unreachable),
-)  # fmt: skip
+    # Before the words of dead connections: a refusal may speak of communication too, not the other way round.
+    (_WRONG, frozenset({2045, 2054}), Refused),
+    (_DEAD, frozenset({1001, 1002, 1004, 1005, 1007, 1008, 5004, 7000}), Unreachable),
+)
 # sacctmgr's way of saying that everything is already so; with rc 1.
 _ALREADY = re.compile(r"nothing (new added|modified|deleted)", re.IGNORECASE)
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
