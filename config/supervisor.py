@@ -217,8 +217,8 @@ def _environment(port: int | None, data: Path | None) -> dict[str, str]:
 
 
 @contextmanager
-def real_slurm(root: Path) -> Iterator[ClusterSettings]:
-    """A private Slurm on this machine, installed if missing, as the setting that reaches it."""
+def real_slurm(root: Path) -> Iterator[tuple[ClusterSettings, str]]:
+    """A private Slurm on this machine, installed if missing: the setting that reaches it, and who runs jobs."""
     # The labs load only for those who asked for a real Slurm.
     from config.labs.native import NativeLab, install, missing_packages
 
@@ -233,7 +233,7 @@ def real_slurm(root: Path) -> Iterator[ClusterSettings]:
         click.echo(
             f"Slurm runs. Look at it with: export SLURM_CONF={lab.slurm_conf}; jobs run as {lab.job_user}."
         )
-        yield ALEM.model_copy(
+        reached = ALEM.model_copy(
             update={
                 "adapter": "slurm_cli",
                 "slurm_conf": lab.slurm_conf,
@@ -242,6 +242,7 @@ def real_slurm(root: Path) -> Iterator[ClusterSettings]:
                 "gpus": LAB_GPUS,
             }
         )
+        yield reached, lab.job_user
     finally:
         lab.stop()
 
@@ -256,27 +257,28 @@ def up(port: int | None, data: Path | None, cluster: str) -> None:
     """Run the demonstration until Ctrl-C; exit 1 when a part cannot start or dies."""
     env = _environment(port, data)
     settings = read_settings(env)
-    stopping = threading.Event()
+    stopping, login = threading.Event(), None
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stopping.set())
     with ExitStack() as stack:
         stack.enter_context(sole_owner(settings.data_dir))
         check_port(settings.host, settings.port)
         if cluster == "slurm":
-            lab = stack.enter_context(real_slurm(settings.data_dir / "slurm"))
+            lab, login = stack.enter_context(real_slurm(settings.data_dir / "slurm"))
             env["KEZEK_CLUSTERS"] = f"[{lab.model_dump_json()}]"
         supervisor = Supervisor(read_settings(env), env, stopping)
         stack.callback(supervisor.stop)
-        run(supervisor)
+        run(supervisor, login)
         click.echo("\nStopping.")
 
 
-def run(supervisor: Supervisor) -> None:
-    """From an empty folder to a running, watched Kezek."""
+def run(supervisor: Supervisor, login: str | None = None) -> None:
+    """From an empty folder to a running, watched Kezek; ``login`` is who can run jobs on a real Slurm."""
     settings = supervisor.settings
     click.echo("Kezek is starting …")
     supervisor.run_once("db", "upgrade")
-    supervisor.run_once("demo", "load")
+    supervisor.run_once("slurm", "inventory")
+    supervisor.run_once("demo", "load", *(["--login", login] if login else []))
     supervisor.start("web server", "web")
     supervisor.start("scheduler", "scheduler")
     people = supervisor.run_once("demo", "people")

@@ -90,6 +90,20 @@ def apply_(slug: str | None) -> None:
     sys.exit(1 if failed else 0)
 
 
+@slurm.command(help="Read health and nodes now; the scheduler does it every minute.")
+@one_cluster
+def inventory(slug: str | None) -> None:
+    """What bookings and applications can ask for, before the scheduler has run."""
+    from config.clock import utcnow
+    from scheduler.inventory import take
+
+    settings = load_settings()
+    with _database(settings) as database:
+        for chosen in _chosen(settings, slug):
+            count = take(database, _connect(settings, chosen), utcnow())
+            click.echo(f"cluster {chosen.slug}: {count} nodes with GPUs")
+
+
 @click.group(help="Read the cluster's accounting.")
 def usage() -> None:
     """Subcommands below."""
