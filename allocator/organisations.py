@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Select, func, or_, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session, contains_eager
 
 from allocator import events, identity_numbers, outbox, people
 from allocator.actors import Actor, MembershipRole
@@ -113,7 +113,7 @@ def members(organisation: Organisation) -> Select[Membership]:
     return (
         select(Membership)
         .join(Membership.person)
-        .options(joinedload(Membership.person).noload("*"))
+        .options(contains_eager(Membership.person).lazyload("*"))
         .where(Membership.organisation_id == organisation.id)
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, select, update
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session, contains_eager
 
 from allocator import events
 from allocator.actors import Actor
@@ -24,7 +24,7 @@ def resume(session: Session, token: str, *, idle: timedelta, now: datetime) -> S
     return session.scalar(
         select(SignInSession)
         .join(SignInSession.person)
-        .options(joinedload(SignInSession.person))
+        .options(contains_eager(SignInSession.person))
         .where(
             SignInSession.token_hash == token_hash(token),
             _living(idle, now),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from flask import request, session
+from flask import g, request, session
 from flask_login import UserMixin, current_user, login_user, logout_user
 
 from allocator import people, sign_in_sessions
@@ -46,6 +46,8 @@ def load(token: str) -> SignedIn | None:
     found = sign_in_sessions.resume(db(), token, idle=idle_limit(), now=now)
     if found is None:
         return None
+    # The session's map of rows holds on weakly: kept here, a view that needs the person asks no second time.
+    g.person = found.person
     user = _user(token, found)
     if sign_in_sessions.needs_touch(found, now=now):
         if request.method in SAFE_METHODS:
