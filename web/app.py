@@ -16,6 +16,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from config.settings import Settings
 from web import (
     account,
+    addresses,
     applications,
     assets,
     audit,
@@ -85,6 +86,7 @@ def create_app(settings: Settings) -> Flask:
     if settings.trusted_proxies:
         hops = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+    addresses.init_app(app)
     session.init_app(app, settings)
     health.init_app(app)  # first, so that what is refused below is measured too
     csrf.init_app(app)
