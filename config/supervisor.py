@@ -218,7 +218,7 @@ def _environment(port: int | None, data: Path | None) -> dict[str, str]:
 
 @contextmanager
 def real_slurm(root: Path) -> Iterator[tuple[ClusterSettings, str]]:
-    """A private Slurm on this machine, installed if missing: the setting that reaches it, and who runs jobs."""
+    """A private Slurm, installed if missing: the setting that reaches it, and the login that runs jobs."""
     # The labs load only for those who asked for a real Slurm.
     from config.labs.native import NativeLab, install, missing_packages
 
