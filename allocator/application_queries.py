@@ -12,6 +12,7 @@ from allocator.actors import Actor
 from allocator.application_checks import Offer
 from allocator.authorization import Action, require, visible_applications
 from allocator.errors import NotFound
+from allocator.inputs import one_line
 from allocator.models import (
     Application,
     Cluster,
@@ -113,8 +114,8 @@ def review_queue(actor: Actor, wanted: QueueFilter) -> Select[Application]:
         statement = statement.where(Application.category == wanted.category)
     if wanted.cluster is not None:
         statement = statement.where(Application.cluster.has(Cluster.slug == wanted.cluster))
-    if wanted.text.strip():
-        statement = statement.where(_mentions(wanted.text.strip()[:MAX_SEARCH]))
+    if text := one_line(wanted.text[:MAX_SEARCH]):
+        statement = statement.where(_mentions(text))
     return statement.order_by(Application.submitted_at, Application.id)
 
 

@@ -137,6 +137,18 @@ def decide(
     return decision
 
 
+def suggest_logins(
+    session: Session, members: Sequence[Person], forbidden: Collection[str] = FORBIDDEN_LOGINS
+) -> dict[int, str]:
+    """A free login for each of these people who has none, by the person's id; no two are alike."""
+    suggested: dict[int, str] = {}
+    for person in members:
+        if person.cluster_login is None:
+            taken = {*forbidden, *suggested.values()}
+            suggested[person.id] = suggest_cluster_login(session, person, forbidden=taken)
+    return suggested
+
+
 def _outcome(
     session: Session,
     application: Application,
@@ -156,7 +168,7 @@ def _outcome(
         raise Invalid(faults)
     return Outcome(
         kind=verdict.kind,
-        reason=verdict.reason.strip(),
+        reason=verdict.reason.replace("\r\n", "\n").strip(),
         gpu_seconds=None if refused else _gpu_seconds(application, verdict),
         valid_from=verdict.valid_from or application.earliest,
         valid_until=verdict.valid_until or application.latest,

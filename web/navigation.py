@@ -44,6 +44,7 @@ ITEMS: list[Item] = [
     Item("applications.index", N_("Applications"), people),
     Item("quotas.index", N_("Quotas"), people),
     Item("bookings.index", N_("Bookings"), people),
+    Item("clusters.index", N_("Clusters")),
     Item("organisations.index", N_("Organisations"), people),
     Item("review.queue", N_("To decide"), staff(Role.OPERATOR, Role.COUNCIL_MEMBER, Role.AUDITOR)),
     Item("people.index", N_("People"), staff(Role.ADMINISTRATOR)),
