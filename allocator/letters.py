@@ -123,6 +123,15 @@ LETTERS: Mapping[str, Letter] = {
         ),
         path="/bookings/%(booking)s",
     ),
+    "booking_reserved": Letter(
+        N_("Your GPUs are reserved: booking %(booking)s"),
+        N_(
+            "The cluster %(cluster)s now holds %(shape)s GPUs for you "
+            "from %(starts_at)s to %(ends_at)s, Astana and Almaty time.\n"
+            "Start jobs with: sbatch --account=%(account)s --reservation=%(reservation)s"
+        ),
+        path="/bookings/%(booking)s",
+    ),
     "booking_blocked": Letter(
         N_("Booking %(booking)s is not reserved yet"),
         N_(

@@ -1,4 +1,4 @@
-"""Time in SQL that both databases understand: whole seconds between moments, and cutting windows to each other."""
+"""Time in SQL that both databases understand: whole seconds between moments, windows cut to each other."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -34,7 +34,7 @@ def _sqlite(element: seconds_between, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 def window_table(windows: Sequence[Window]) -> CTE:
-    """The windows as a table with columns ``n`` (0, 1, …), ``since`` and ``until``; at least one is needed."""
+    """The windows (at least one) as a table with columns ``n`` (0, 1, …), ``since`` and ``until``."""
     return (
         values(column("n", Integer), column("since", UtcDateTime), column("until", UtcDateTime))
         .data([(n, since, until) for n, (since, until) in enumerate(windows)])

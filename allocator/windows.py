@@ -1,6 +1,7 @@
 """Pure arithmetic of free GPUs: what is free on a node, when k × g GPUs may start, and which nodes to take.
 
-Nothing here knows the database. Windows of time are half-open, [start, end): one booking may begin where another ends.
+Nothing here knows the database. Windows of time are half-open, [start, end): one booking may begin where
+another ends.
 """
 
 import re
@@ -43,13 +44,13 @@ class NodeFree:
 
 @dataclass(frozen=True)
 class Shape:
-    """``nodes`` × ``gpus`` GPUs. Several nodes are only ever whole; one node may be shared: any run of ``gpus`` on it."""
+    """``nodes`` × ``gpus`` GPUs. Several nodes are only ever whole; of one node any run of GPUs will do."""
 
     nodes: int
     gpus: int
 
     def suits(self, node_gpus: int, whole: bool = False) -> bool:
-        """Whether a node of that size can carry a part of this shape; ``whole`` where the cluster shares no nodes."""
+        """Whether a node of that size can carry its part; ``whole`` where the cluster shares no nodes."""
         return node_gpus == self.gpus if whole or self.nodes > 1 else node_gpus >= self.gpus
 
 
@@ -89,8 +90,8 @@ def free_during(node: NodeHeld, start: datetime, end: datetime) -> NodeFree:
 def pick(nodes: Iterable[NodeFree], shape: Shape, whole: bool = False) -> list[Place] | None:
     """The nodes to take, or None when they do not suffice.
 
-    A part goes to the fullest node where it still fits, into its tightest gap: whole nodes stay whole for those who
-    need them. Equal choices fall to the lowest name, so that the same state always gives the same answer.
+    A part goes to the fullest node where it still fits, into its tightest gap: whole nodes stay whole for
+    those who need them. Equal choices fall to the lowest name: the same state always gives the same answer.
     """
     fits = [
         (sum(high - low for low, high in node.free), gap[1] - gap[0], _natural(node.name), gap[0], node)
@@ -114,9 +115,9 @@ def free_starts(
     until: datetime,
     whole: bool = False,
 ) -> list[tuple[datetime, datetime]]:
-    """All moments of [after, until] at which the shape could start for ``length``, as closed intervals in order.
+    """All moments of [after, until] at which the shape could start, as closed intervals in order.
 
-    Exact, not on a grid: O(s log s) in the slots of the suitable nodes, times the ways to place a part on a node.
+    Exact, not on a grid: O(s log s) in the slots of the suitable nodes, times the ways to place a part.
     """
     if after > until:
         return []
@@ -183,8 +184,9 @@ def nearest_after(starts: Iterable[tuple[datetime, datetime]], wanted: datetime)
 
 def nearest_before(starts: Iterable[tuple[datetime, datetime]], wanted: datetime) -> datetime | None:
     """The last whole minute before ``wanted`` in the closed intervals."""
-    candidates = (floor(min(last, wanted)) for first, last in starts if floor(min(last, wanted)) >= first)
-    return max((moment for moment in candidates if moment < wanted), default=None)
+    latest = ceil(wanted) - GRID
+    candidates = (floor(min(last, latest)) for first, last in starts if floor(min(last, latest)) >= first)
+    return max(candidates, default=None)
 
 
 def _natural(name: str) -> tuple[tuple[int, str], ...]:

@@ -19,7 +19,7 @@ from allocator import bookings, events, ledger
 from allocator.actors import Actor
 from allocator.bookings import Ask
 from allocator.db import Database
-from allocator.errors import Invalid, NoCapacity
+from allocator.errors import Invalid, NoCapacity, Stale
 from allocator.models import Booking, BookingSlot, Quota
 from allocator.policy import load_policy
 from allocator.states import BookingState
@@ -138,7 +138,7 @@ def test_giving_back_and_time_passing_at_once_end_a_booking_once(database: Datab
             try:
                 bookings.cancel(session, actor, booking, reason="", expected_version=booking.version, now=now)
                 session.commit()
-            except bookings.Stale:
+            except Stale:
                 return "stale"
             return "ended"
 

@@ -10,7 +10,17 @@ from allocator import bookings, capacity, events, ledger
 from allocator.actors import ANONYMOUS, Actor, Role
 from allocator.bookings import Ask
 from allocator.errors import Forbidden, Invalid, NoCapacity, NotFound, SignInRequired, Stale, WrongState
-from allocator.models import Booking, BookingSlot, Event, JobRecord, Node, NodeState, OutboxItem, Quota
+from allocator.models import (
+    Booking,
+    BookingSlot,
+    Cluster,
+    Event,
+    JobRecord,
+    Node,
+    NodeState,
+    OutboxItem,
+    Quota,
+)
 from allocator.policy import load_policy
 from allocator.states import BookingState, QuotaState, ReservationState
 from tests import factories
@@ -306,7 +316,7 @@ def test_time_passes_once_even_after_a_long_pause(session: Session, actor: Actor
 def test_nodes_are_kept_as_they_were_last_seen(session: Session) -> None:
     capacity.declare_clusters(session, [("alem", "Alem"), ("farabi", "Farabi")], NOW)
     capacity.declare_clusters(session, [("alem", "Alem.Cloud")], NOW)
-    cluster = session.scalars(select(capacity.Cluster).filter_by(slug="alem")).one()
+    cluster = session.scalars(select(Cluster).filter_by(slug="alem")).one()
     assert cluster.title == "Alem.Cloud"
     up = [capacity.NodeSeen(f"n{n}", "gpu", "h200", 8, NodeState.UP) for n in (1, 2, 3)]
     capacity.save_nodes(session, cluster, up, NOW)

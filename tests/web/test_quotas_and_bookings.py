@@ -1,0 +1,406 @@
+"""Quotas and bookings in the browser: see the balance, ask, book, follow, give back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from sqlalchemy import Engine, func, select
+
+from allocator.actors import Role
+from allocator.models import Booking, BookingSlot, Cluster, JobHealth, JobRecord, Person, Quota, QuotaMember
+from allocator.states import BookingState, ReservationState
+from tests import factories
+from tests.browsing import Site, hidden_fields, submit, text_of
+from tests.factories import HOUR
+from web.booking_forms import LOCAL
+
+CountQueries = Callable[[Engine], AbstractContextManager[list[str]]]
+ZONE = ZoneInfo("Asia/Almaty")
+NOW = datetime.now(UTC).replace(second=0, microsecond=0)
+TOMORROW = NOW + timedelta(days=1)
+UNKNOWN = 987654321
+
+
+@dataclass(frozen=True)
+class Project:
+    """A quota of 1,600 GPU-hours on four nodes of eight GPUs, and who stands around it."""
+
+    quota: int
+    cluster: str
+    lead: Person
+    member: Person
+    stranger: Person
+    operator: Person
+
+    @property
+    def path(self) -> str:
+        return f"/quotas/{self.quota}"
+
+
+@pytest.fixture
+def project(site: Site) -> Project:
+    with site.data() as session:
+        lead, member, stranger = (
+            factories.person(session, name=name, cluster_login=name.lower())
+            for name in ("Lead", "Member", "Stranger")
+        )
+        operator = factories.person(session, name="Operator", roles=[Role.OPERATOR])
+        cluster = factories.cluster(session, now=NOW)
+        quota = factories.quota(
+            session,
+            factories.application(session, lead, cluster, gpu_hours=1600, now=NOW),
+            members=[member],
+            valid_from=NOW - timedelta(days=10),
+            valid_until=NOW + timedelta(days=60),
+            now=NOW,
+        )
+        return Project(quota.id, cluster.slug, lead, member, stranger, operator)
+
+
+def ask(**changes: str) -> dict[str, str]:
+    """What the form sends for eight GPUs for ten hours from tomorrow."""
+    start = TOMORROW.astimezone(ZONE).strftime(LOCAL)
+    return {"starts_at": start, "hours": "10", "nodes": "1", "gpus_per_node": "8"} | changes
+
+
+def add_booking(site: Site, project: Project, **given: object) -> int:
+    with site.data() as session:
+        quota = session.get_one(Quota, project.quota)
+        return factories.booking(session, quota, **{"starts_at": TOMORROW, **given}).id  # type: ignore[arg-type]
+
+
+def bookings_of(site: Site) -> list[Booking]:
+    with site.data() as session:
+        return list(session.scalars(select(Booking).order_by(Booking.id)))
+
+
+def test_from_the_form_through_the_quote_to_the_booking(site: Site, project: Project) -> None:
+    browser = site.browser_of(project.member)
+    form = browser.get(f"{project.path}/book")
+    assert "1 600 GPU-hours are available" in text_of(form)
+    quote = browser.get(f"{project.path}/book", query_string=ask(hours="7,5"))
+    assert quote.status_code == 200
+    assert "60 GPU-hours" in text_of(quote)
+    done = browser.post(f"{project.path}/book", data=hidden_fields(quote))
+    assert done.status_code == 303
+    (booking,) = bookings_of(site)
+    assert (booking.starts_at, booking.ends_at) == (TOMORROW, TOMORROW + timedelta(hours=7, minutes=30))
+    assert booking.booked_by_id == project.member.id
+    page = browser.get(done.location)
+    assert "Being reserved on the cluster" in text_of(page)
+    assert "Booked: 60 GPU-hours" in text_of(page)
+
+
+def test_the_same_form_sent_twice_books_once(site: Site, project: Project) -> None:
+    browser = site.browser_of(project.lead)
+    fields = hidden_fields(browser.get(f"{project.path}/book", query_string=ask()))
+    first, second = (browser.post(f"{project.path}/book", data=fields) for _ in range(2))
+    assert first.location == second.location
+    assert len(bookings_of(site)) == 1
+
+
+def test_when_it_does_not_fit_the_nearest_starts_are_buttons(site: Site, project: Project) -> None:
+    for number in range(4):
+        with site.data() as session:
+            quota = session.get_one(Quota, project.quota)
+            node = sorted(quota.cluster.nodes, key=lambda node: node.name)[number]
+            factories.booking(session, quota, on=[node], starts_at=TOMORROW, hours=10)
+    browser = site.browser_of(project.lead)
+    answer = browser.get(f"{project.path}/book", query_string=ask(hours="4"))
+    assert answer.status_code == 409
+    assert "This does not fit" in text_of(answer)
+    offered = re.findall(r'name="starts_at" value="([^"]+)"', answer.text)
+    local = TOMORROW.astimezone(ZONE)
+    assert offered == [
+        (local - timedelta(hours=4)).strftime(LOCAL),
+        (local + timedelta(hours=10)).strftime(LOCAL),
+    ]
+    assert 'value="4"' in answer.text
+    taken = browser.get(f"{project.path}/book", query_string=ask(hours="4", starts_at=offered[1]))
+    assert taken.status_code == 200
+
+
+def test_capacity_that_goes_between_quote_and_booking_is_said(site: Site, project: Project) -> None:
+    browser = site.browser_of(project.lead)
+    fields = hidden_fields(browser.get(f"{project.path}/book", query_string=ask(nodes="4")))
+    add_booking(site, project)
+    answer = browser.post(f"{project.path}/book", data=fields)
+    assert answer.status_code == 409
+    assert "The same is possible from" in text_of(answer)
+    assert len(bookings_of(site)) == 1
+
+
+def test_as_soon_as_possible_is_taken_at_its_word(site: Site, project: Project) -> None:
+    browser = site.browser_of(project.lead)
+    quote = browser.get(f"{project.path}/book", query_string=ask(starts_at="", asap="1"))
+    fields = hidden_fields(quote)
+    assert fields["asap"] == "1"
+    # the reader hesitated until the start had gone by
+    late = fields | {"starts_at": (NOW - timedelta(hours=1)).astimezone(ZONE).strftime(LOCAL)}
+    assert browser.post(f"{project.path}/book", data=late).status_code == 303
+    assert bookings_of(site)[0].starts_at > NOW
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hours": "NaN"}, "Enter a number"),
+        ({"hours": "-5"}, "Number must be between"),
+        ({"hours": ""}, "This field is required"),
+        ({"hours": "0,001"}, "whole minutes"),
+        ({"hours": "9999"}, "at most 28 days"),
+        ({"hours": "99999999999999999999"}, "Enter a number"),
+        ({"nodes": "-1"}, "between"),
+        ({"nodes": "5"}, "between 1 and 4 nodes"),
+        ({"nodes": "1e3"}, "Not a valid integer"),
+        ({"gpus_per_node": "9"}, "between 1 and 8 GPUs"),
+        ({"nodes": "2", "gpus_per_node": "4"}, "only be booked whole"),
+        ({"starts_at": "9999-12-31T23:59"}, "date of this century"),
+        ({"starts_at": "0001-01-01T00:00"}, "date of this century"),
+        ({"starts_at": "soon"}, "Not a valid datetime"),
+        ({"starts_at": ""}, "Choose when it should start"),
+        ({"starts_at": "2026-01-01T10:00"}, "This start has passed"),
+        ({"nodes": "4", "hours": "60"}, "only 1600 are left"),
+    ],
+)
+def test_bad_input_is_said_and_nothing_typed_is_lost(
+    site: Site, project: Project, changes: dict[str, str], said: str
+) -> None:
+    browser = site.browser_of(project.lead)
+    sent = ask(**changes)
+    answer = browser.get(f"{project.path}/book", query_string=sent)
+    assert answer.status_code == 422
+    assert said in text_of(answer)
+    for value in sent.values():
+        assert f'value="{value}"' in answer.text
+    posted = submit(browser, f"{project.path}/book", sent)
+    assert posted.status_code == 422
+    assert bookings_of(site) == []
+
+
+def test_a_reserved_booking_shows_the_exact_line(site: Site, project: Project) -> None:
+    number = add_booking(site, project, reservation=ReservationState.RESERVED, hours=30, gpus_per_node=4)
+    page = site.browser_of(project.member).get(f"/bookings/{number}")
+    account = f"kezek-q{project.quota}"
+    assert (
+        f"sbatch --account={account} --qos={account} --reservation=kezek-{number} --nodes=1"
+        " --gres=gpu:h200:4 --time=1-06:00:00 job.sh"
+    ) in text_of(page)
+    assert "On the cluster you are “member”" in text_of(page)
+
+
+def test_each_state_says_what_it_is_and_what_comes_next(site: Site, project: Project) -> None:
+    browser = site.browser_of(project.lead)
+    cases: dict[str, dict[str, object]] = {
+        "Kezek hands the reservation to the cluster on": {"starts_at": NOW + timedelta(days=20)},
+        "usually within a minute": {},
+        "Kezek keeps trying": {"starts_at": NOW + timedelta(days=3), "reservation": ReservationState.BLOCKED},
+        "are left": {
+            "starts_at": NOW - timedelta(hours=1),
+            "state": BookingState.STARTED,
+            "reservation": ReservationState.RESERVED,
+        },
+        "Jobs used 0 of the 192 booked": {
+            "starts_at": NOW - timedelta(days=9),
+            "state": BookingState.ENDED,
+            "reservation": ReservationState.RELEASED,
+        },
+        "Nothing is charged for it": {
+            "starts_at": NOW + timedelta(days=40),
+            "state": BookingState.CANCELLED,
+        },
+    }
+    for said, given in cases.items():
+        number = add_booking(site, project, **given)
+        assert said in text_of(browser.get(f"/bookings/{number}"))
+
+
+def test_giving_back_says_what_returns_and_asks_first(site: Site, project: Project) -> None:
+    number = add_booking(site, project)
+    browser = site.browser_of(project.lead)
+    page = browser.get(f"/bookings/{number}/cancel")
+    assert "Given back 192 GPU-hours" in text_of(page)
+    answer = submit(browser, f"/bookings/{number}/cancel", {"reason": "The data is late"})
+    assert answer.status_code == 303
+    shown = text_of(browser.get(answer.location))
+    assert "This booking was given back" in shown
+    assert "The data is late" in shown
+    with site.data() as session:
+        assert session.scalar(select(func.count()).select_from(BookingSlot)) == 0
+    assert browser.get(f"/bookings/{number}/cancel").status_code == 409
+
+
+def test_a_stale_page_gives_nothing_back_and_asks_again(site: Site, project: Project) -> None:
+    number = add_booking(site, project, starts_at=NOW - timedelta(hours=1))
+    browser = site.browser_of(project.lead)
+    fields = hidden_fields(browser.get(f"/bookings/{number}/cancel"))
+    with site.data() as session:
+        booking = session.get_one(Booking, number)
+        booking.state = BookingState.STARTED
+    answer = browser.post(f"/bookings/{number}/cancel", data=fields)
+    assert answer.status_code == 409
+    assert "It has changed since you opened the page" in text_of(answer)
+    again = browser.post(f"/bookings/{number}/cancel", data=hidden_fields(answer))
+    assert again.status_code == 303
+
+
+def test_strangers_learn_nothing_and_visitors_sign_in(site: Site, project: Project) -> None:
+    number = add_booking(site, project)
+    pages = [
+        project.path,
+        f"{project.path}/book",
+        f"{project.path}/jobs.csv",
+        f"/bookings?quota={project.quota}",
+        f"/bookings/{number}",
+        f"/bookings/{number}/cancel",
+        f"{project.path}/members/{project.member.id}/remove",
+    ]
+    stranger, visitor = site.browser_of(project.stranger), site.visitor()
+    tokens = hidden_fields(stranger.get("/quotas"))
+    for page in pages:
+        assert stranger.get(page).status_code == 404, page
+        assert visitor.get(page).status_code == 303, page
+    for page in (f"{project.path}/book", f"{project.path}/members", f"/bookings/{number}/cancel"):
+        assert stranger.post(page, data=tokens | ask() | {"email": "a@b.kz"}).status_code == 404, page
+    for page in (
+        f"/quotas/{UNKNOWN}",
+        f"/bookings/{UNKNOWN}",
+        "/quotas/" + "9" * 30,
+        "/bookings/" + "9" * 30,
+    ):
+        assert stranger.get(page).status_code == 404, page
+    for page in ("/quotas", "/bookings"):
+        assert "Speech recognition" not in stranger.get(f"{page}?all=1").text
+
+
+def test_staff_see_everybodys_but_spend_nothing(site: Site, project: Project) -> None:
+    number = add_booking(site, project)
+    browser = site.browser_of(project.operator)
+    assert "Speech recognition" not in browser.get("/quotas").text
+    assert "Speech recognition" in browser.get("/quotas?all=1&state=active").text
+    assert "Speech recognition" not in browser.get("/quotas?all=1&state=closed").text
+    assert "Speech recognition" in browser.get("/bookings?all=1").text
+    assert browser.get(f"{project.path}/book").status_code == 403
+    assert browser.get(f"/bookings/{number}/cancel").status_code == 200
+    assert browser.get(project.path).status_code == 200
+
+
+def test_the_lead_adds_and_removes_members(site: Site, project: Project) -> None:
+    lead, member = site.browser_of(project.lead), site.browser_of(project.member)
+    add = {"email": project.stranger.email.upper()}
+    assert submit(lead, project.path, add, action=f"{project.path}/members").status_code == 303
+    again = submit(lead, project.path, add, action=f"{project.path}/members")
+    assert again.status_code == 422
+    assert "may use the quota already" in text_of(again)
+    assert "Stranger" in text_of(member.get(project.path))
+    page = f"{project.path}/members/{project.stranger.id}/remove"
+    assert member.get(page).status_code == 403
+    assert submit(lead, page, {}).status_code == 303
+    assert lead.get(f"{project.path}/members/{project.lead.id}/remove").status_code == 404
+    with site.data() as session:
+        members = session.scalars(select(QuotaMember.person_id).order_by(QuotaMember.person_id)).all()
+    assert members == sorted([project.lead.id, project.member.id])
+
+
+def add_jobs(site: Site, project: Project, booking: int | None, count: int = 3) -> None:
+    with site.data() as session:
+        quota = session.get_one(Quota, project.quota)
+        for number in range(count):
+            session.add(
+                JobRecord(
+                    cluster_id=quota.cluster_id,
+                    job_id=100 + number,
+                    submitted_at=NOW - timedelta(hours=9),
+                    login="=cmd()",
+                    account=quota.account,
+                    state="COMPLETED",
+                    started_at=NOW - timedelta(hours=8),
+                    ended_at=NOW - timedelta(hours=7),
+                    elapsed_seconds=HOUR,
+                    gpus=8,
+                    gpu_seconds=8 * HOUR,
+                    quota_id=quota.id if number else None,
+                    booking_id=booking if number == 1 else None,
+                    read_at=NOW,
+                )
+            )
+
+
+def test_the_quota_page_explains_its_numbers(site: Site, project: Project) -> None:
+    ended = add_booking(site, project, starts_at=NOW - timedelta(days=2), hours=10, state=BookingState.ENDED)
+    add_booking(site, project, hours=20)
+    add_jobs(site, project, ended)
+    browser = site.browser_of(project.member)
+    page = text_of(browser.get(project.path))
+    assert "Available 1 352 GPU-hours the quota less all that is charged: 1 600 − 160 − 80 − 8" in page
+    assert f"kezek-q{project.quota}" in page
+    assert "outside" in page
+    csv = browser.get(f"{project.path}/jobs.csv")
+    assert csv.mimetype == "text/csv"
+    assert csv.text.count("\n") == 3
+    assert "'=cmd()" in csv.text
+
+
+def test_clusters_are_public_and_their_health_is_for_staff(site: Site, project: Project) -> None:
+    add_booking(site, project)
+    add_jobs(site, project, None)
+    with site.data() as session:
+        session.get_one(Cluster, 1).problem_code = "cluster_unreachable"
+        session.get_one(Cluster, 1).problem = "Connection refused"
+        session.add(JobHealth(name="reconcile:alem", leader="x", interval_seconds=30, started_at=NOW))
+        session.add(JobHealth(name="reconcile:other", leader="x", interval_seconds=30, started_at=NOW))
+    page = text_of(site.visitor().get("/clusters"))
+    assert "Alem: H200" in page
+    assert "%" in page
+    assert "Nodes and health" not in page
+    path = f"/clusters/{project.cluster}"
+    assert site.visitor().get(path).status_code == 303
+    assert site.browser_of(project.lead).get(path).status_code == 403
+    operator = site.browser_of(project.operator)
+    shown = text_of(operator.get(path))
+    for said in ("Connection refused", "reconcile:alem", "alem001", f"kezek-q{project.quota}"):
+        assert said in shown
+    assert "reconcile:other" not in shown
+    assert operator.get("/clusters/nowhere").status_code == 404
+
+
+def test_no_page_asks_more_of_the_database_when_there_is_more(
+    site: Site, project: Project, count_queries: CountQueries
+) -> None:
+    lead, operator = site.browser_of(project.lead), site.browser_of(project.operator)
+    number = add_booking(site, project, starts_at=NOW + timedelta(days=30))
+    with site.data() as session:
+        cluster = session.get_one(Cluster, 1)
+        for n in range(20):
+            person = factories.person(session)
+            quota = factories.quota(
+                session,
+                factories.application(session, session.get_one(Person, project.lead.id), cluster),
+                members=[person],
+            )
+            factories.booking(session, quota, starts_at=NOW + timedelta(days=31 + n))
+            session.add(QuotaMember(quota_id=project.quota, person_id=person.id))
+    add_jobs(site, project, number, 40)
+    budgets = {
+        "/quotas": 8,
+        "/bookings": 8,
+        project.path: 18,
+        f"{project.path}/book": 15,
+        f"/bookings/{number}": 14,
+        f"/bookings/{number}/cancel": 12,
+        "/clusters": 8,
+    }
+    counted = {}
+    for page in [*budgets, f"/clusters/{project.cluster}"]:
+        browser = operator if page.startswith("/clusters/") else lead
+        with count_queries(site.database.engine) as statements:
+            assert browser.get(page).status_code == 200
+        counted[page] = len(statements)
+    budgets[f"/clusters/{project.cluster}"] = 12
+    assert {page: count for page, count in counted.items() if count > budgets[page]} == {}, counted
