@@ -1,0 +1,174 @@
+"""What a booking must keep to, as small pure checks: each returns the field and the fault, or None (R-15)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from allocator.capacity import GpuType
+from allocator.errors import Fault
+from allocator.ledger import Balance
+from allocator.models import Quota
+from allocator.policy import BookingRules
+from allocator.states import QuotaState
+from allocator.windows import Shape, ceil
+from config.i18n import N_
+
+HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What somebody wants: ``nodes`` × ``gpus_per_node`` GPUs for exactly [starts_at, ends_at)."""
+
+    nodes: int
+    gpus_per_node: int
+    starts_at: datetime
+    ends_at: datetime
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.nodes, self.gpus_per_node)
+
+    @property
+    def length(self) -> timedelta:
+        return self.ends_at - self.starts_at
+
+    @property
+    def gpu_seconds(self) -> int:
+        return self.nodes * self.gpus_per_node * int(self.length.total_seconds())
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """All that an ask is measured by."""
+
+    quota: Quota
+    balance: Balance
+    gpu_type: GpuType | None
+    rules: BookingRules
+    now: datetime
+
+
+Check = Callable[[Ask, Circumstances], tuple[str, Fault] | None]
+
+
+def check(
+    ask: Ask, quota: Quota, balance: Balance, gpu_type: GpuType | None, rules: BookingRules, now: datetime
+) -> dict[str, list[Fault]]:
+    """All faults by field: nodes, gpus_per_node, starts_at, hours, balance, quota."""
+    around = Circumstances(quota, balance, gpu_type, rules, now)
+    faults: dict[str, list[Fault]] = {}
+    for found in (one(ask, around) for one in CHECKS):
+        if found:
+            faults.setdefault(found[0], []).append(found[1])
+    return faults
+
+
+def _quota_active(_ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
+    if around.quota.state == QuotaState.ACTIVE:
+        return None
+    return "quota", Fault(N_("This quota is closed: nothing can be booked on it any more."))
+
+
+def _nodes(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
+    if around.gpu_type is None:
+        return "nodes", Fault(N_("The cluster has no nodes of this kind at the moment."))
+    if 1 <= ask.nodes <= around.gpu_type.nodes:
+        return None
+    return "nodes", Fault(N_("Choose between 1 and %(most)s nodes."), {"most": around.gpu_type.nodes})
+
+
+def _gpus(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
+    if around.gpu_type is None:
+        return None
+    most = around.gpu_type.gpus_per_node
+    if not 1 <= ask.gpus_per_node <= most:
+        return "gpus_per_node", Fault(N_("Choose between 1 and %(most)s GPUs per node."), {"most": most})
+    if ask.nodes > 1 and ask.gpus_per_node < most:
+        return "gpus_per_node", Fault(
+            N_("Several nodes can only be booked whole, with %(gpus)s GPUs each; a part only of one node."),
+            {"gpus": most},
+        )
+    if ask.gpus_per_node < most and not around.quota.cluster.shares_nodes:
+        return "gpus_per_node", Fault(
+            N_("This cluster gives whole nodes only, with %(gpus)s GPUs each."), {"gpus": most}
+        )
+    return None
+
+
+def _whole_minutes(ask: Ask, _around: Circumstances) -> tuple[str, Fault] | None:
+    if ask.starts_at == ceil(ask.starts_at) and ask.ends_at == ceil(ask.ends_at):
+        return None
+    return "starts_at", Fault(N_("A booking begins and ends on a whole minute."))
+
+
+def _length(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
+    rules, validity = around.rules, around.quota.valid_until - around.quota.valid_from
+    if ask.length < rules.min_length:
+        return "hours", Fault(
+            N_("A booking lasts at least %(minutes)s minutes."), {"minutes": _minutes(rules.min_length)}
+        )
+    if ask.length > rules.max_length:
+        return "hours", Fault(N_("A booking lasts at most %(days)s days."), {"days": rules.max_length.days})
+    if ask.length > validity:
+        return "hours", Fault(N_("This is longer than the quota is valid."))
+    return None
+
+
+def _not_past(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
+    if ask.starts_at >= around.now + around.rules.lead_time:
+        return None
+    if ask.starts_at < around.now:
+        return "starts_at", Fault(N_("This start has passed."))
+    return "starts_at", Fault(
+        N_("A booking is made at least %(minutes)s minutes before it starts."),
+        {"minutes": _minutes(around.rules.lead_time)},
+    )
+
+
+def _not_too_far(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
+    if ask.starts_at <= around.now + around.rules.max_ahead:
+        return None
+    return "starts_at", Fault(
+        N_("A booking starts at most %(days)s days from now."), {"days": around.rules.max_ahead.days}
+    )
+
+
+def _within_validity(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
+    if around.quota.valid_from <= ask.starts_at and ask.ends_at <= around.quota.valid_until:
+        return None
+    return "starts_at", Fault(N_("This lies outside of the time for which the quota is valid."))
+
+
+def _within_balance(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
+    missing = ask.gpu_seconds - around.balance.available
+    if missing <= 0:
+        return None
+    return "balance", Fault(
+        N_("This needs %(needed)s GPU-hours, but only %(available)s are left in the quota."),
+        {"needed": _hours(ask.gpu_seconds), "available": _hours(around.balance.available, up=False)},
+    )
+
+
+def _minutes(length: timedelta) -> int:
+    return int(length.total_seconds()) // 60
+
+
+def _hours(gpu_seconds: int, up: bool = True) -> str:
+    """GPU-hours to two places; rounded so that a shortage never looks like enough."""
+    hundredths = -(-gpu_seconds * 100 // HOUR) if up else gpu_seconds * 100 // HOUR
+    whole, rest = divmod(hundredths, 100)
+    return f"{whole},{rest:02d}" if rest else str(whole)
+
+
+CHECKS: tuple[Check, ...] = (
+    _quota_active,
+    _nodes,
+    _gpus,
+    _whole_minutes,
+    _length,
+    _not_past,
+    _not_too_far,
+    _within_validity,
+    _within_balance,
+)

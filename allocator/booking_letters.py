@@ -1,0 +1,65 @@
+"""Who is told what about a booking: the one who made it, and the applicant whose quota it spends."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.orm import Session
+
+from allocator import outbox
+from allocator.actors import Actor
+from allocator.models import Booking
+
+ALMATY = ZoneInfo("Asia/Almaty")  # R-33
+HOUR = 3600
+
+
+def booked(session: Session, booking: Booking, *, now: datetime) -> None:
+    """GPUs are booked."""
+    _post(session, "booking_confirmed", booking, {}, now)
+
+
+def cancelled(session: Session, booking: Booking, given_back: int, by: Actor, *, now: datetime) -> None:
+    """The booking was given back, or ended before its time; who did that needs no letter about it."""
+    _post(session, "booking_cancelled", booking, {"given_back": _hours(given_back)}, now, but=by.person_id)
+
+
+def blocked(session: Session, booking: Booking, problem: str, *, now: datetime) -> None:
+    """The cluster refuses the reservation; for whoever finds that out (scheduler)."""
+    _post(session, "booking_blocked", booking, {"problem": problem}, now)
+
+
+def reserved(session: Session, booking: Booking, *, now: datetime) -> None:
+    """The cluster holds the reservation: for the first time, or again after it refused."""
+    names = {"reservation": booking.reservation_name, "account": booking.quota.account}
+    _post(session, "booking_reserved", booking, names, now)
+
+
+def _post(
+    session: Session,
+    letter: str,
+    booking: Booking,
+    more: Mapping[str, str],
+    now: datetime,
+    but: int | None = None,
+) -> None:
+    details = {
+        "booking": booking.id,
+        "shape": f"{booking.nodes} × {booking.gpus_per_node} {booking.quota.gpu_type.upper()}",
+        "cluster": booking.cluster.title,
+        "starts_at": _local(booking.starts_at),
+        "ends_at": _local(booking.ends_at),
+        "gpu_hours": _hours(booking.gpu_seconds),
+        **more,
+    }
+    for person_id in sorted({booking.booked_by_id, booking.quota.application.applicant_id} - {but}):
+        outbox.post(session, letter, person_id, details, now=now)
+
+
+def _local(moment: datetime) -> str:
+    return moment.astimezone(ALMATY).strftime("%d.%m.%Y %H:%M")
+
+
+def _hours(gpu_seconds: int) -> str:
+    whole, rest = divmod(gpu_seconds * 100 // HOUR, 100)
+    return f"{whole},{rest:02d}" if rest else str(whole)

@@ -1,0 +1,261 @@
+"""What clusters can give: their nodes as last seen, and what is free of them when (R-7, R-8, R-9)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.orm import Session
+
+from allocator import events
+from allocator.actors import SYSTEM
+from allocator.models import BookingSlot, Cluster, Node, NodeState
+from allocator.sqltime import Window, overlap_seconds, window_table
+from allocator.windows import (
+    Held,
+    NodeFree,
+    NodeHeld,
+    Shape,
+    free_during,
+    free_starts,
+    nearest_after,
+)
+
+
+@dataclass(frozen=True)
+class NodeSeen:
+    """A node as the cluster shows it now."""
+
+    name: str
+    partition: str
+    gpu_type: str
+    gpus: int
+    state: NodeState
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class GpuType:
+    """Nodes of one GPU type; ``gpus_per_node`` is the largest among them, ``gpus`` the sum of all."""
+
+    name: str
+    nodes: int
+    gpus_per_node: int
+    gpus: int
+    up: int
+    gpus_up: int
+
+
+def declare_clusters(session: Session, clusters: Sequence[tuple[str, str]], now: datetime) -> None:
+    """Make a row for each (slug, title) that the settings name, and correct titles; never takes one away."""
+    known = {cluster.slug: cluster for cluster in session.scalars(select(Cluster).with_for_update())}
+    for slug, title in clusters:
+        cluster = known.get(slug)
+        if cluster is None:
+            cluster = Cluster(slug=slug, title=title, created_at=now)
+            session.add(cluster)
+            events.record(session, SYSTEM, cluster, "cluster.declared", now=now, after={"title": title})
+        elif cluster.title != title:
+            before, cluster.title = cluster.title, title
+            events.record(
+                session,
+                SYSTEM,
+                cluster,
+                "cluster.renamed",
+                now=now,
+                before={"title": before},
+                after={"title": title},
+            )
+    session.flush()
+
+
+def save_nodes(session: Session, cluster: Cluster, nodes: Sequence[NodeSeen], now: datetime) -> None:
+    """Write down what the inventory saw; a node that is not in it any more becomes GONE, its history stays.
+
+    A constant number of statements, plus an event for each node whose state changed.
+    """
+    known = {node.name: node for node in session.scalars(select(Node).where(Node.cluster_id == cluster.id))}
+    seen = {node.name: node for node in nodes}
+    joined = [node for name, node in seen.items() if name not in known]
+    moved: list[tuple[Node, NodeState, NodeState]] = []
+    for name, node in known.items():
+        target = seen[name].state if name in seen else NodeState.GONE
+        if node.state != target:
+            moved.append((node, node.state, target))
+        _correct(node, seen.get(name), target)
+    if joined:
+        session.execute(insert(Node), [_new_node(cluster, node, now) for node in joined])
+    session.flush()
+    # the time of sight is written by one statement: a thousand unchanged nodes are no thousand updates
+    session.execute(
+        update(Node)
+        .where(Node.cluster_id == cluster.id, Node.state != NodeState.GONE)
+        .values(seen_at=now)
+        .execution_options(synchronize_session=False)
+    )
+    _tell(session, cluster, joined, moved, now)
+
+
+def _correct(node: Node, seen: NodeSeen | None, state: NodeState) -> None:
+    node.state = state
+    if seen is not None:
+        node.partition, node.gpu_type, node.gpus = seen.partition, seen.gpu_type, seen.gpus
+        node.reason = seen.reason[:200] or None
+
+
+def _new_node(cluster: Cluster, node: NodeSeen, now: datetime) -> dict[str, object]:
+    return {
+        "cluster_id": cluster.id,
+        "name": node.name,
+        "partition": node.partition,
+        "gpu_type": node.gpu_type,
+        "gpus": node.gpus,
+        "state": node.state,
+        "reason": node.reason[:200] or None,
+        "seen_at": now,
+    }
+
+
+def _tell(
+    session: Session,
+    cluster: Cluster,
+    joined: Sequence[NodeSeen],
+    moved: Sequence[tuple[Node, NodeState, NodeState]],
+    now: datetime,
+) -> None:
+    if joined:
+        after = {"nodes": sorted(node.name for node in joined)}
+        events.record(session, SYSTEM, cluster, "cluster.nodes_joined", now=now, after=after)
+    for node, before, state in moved:
+        events.record(
+            session,
+            SYSTEM,
+            node,
+            f"node.{state.value}",
+            now=now,
+            reason=node.reason or "",
+            before={"state": before},
+            after={"state": state, "cluster": cluster.slug, "name": node.name},
+        )
+
+
+def gpu_types(session: Session, cluster: Cluster) -> dict[str, GpuType]:
+    """What the cluster has, by GPU type; nodes that are gone do not count, nodes that are down do."""
+    found = gpu_types_of(session, [cluster.id]).get(cluster.id, [])
+    return {gpu_type.name: gpu_type for gpu_type in found}
+
+
+def gpu_types_of(session: Session, cluster_ids: Iterable[int]) -> dict[int, list[GpuType]]:
+    """``gpu_types`` of several clusters by their ids, in one query."""
+    is_up = Node.state == NodeState.UP
+    rows = session.execute(
+        select(
+            Node.cluster_id,
+            Node.gpu_type,
+            func.count(),
+            func.max(Node.gpus),
+            func.sum(Node.gpus),
+            func.count().filter(is_up),
+            func.coalesce(func.sum(Node.gpus).filter(is_up), 0),
+        )
+        .where(Node.cluster_id.in_(list(cluster_ids)), Node.state != NodeState.GONE)
+        .group_by(Node.cluster_id, Node.gpu_type)
+        .order_by(Node.cluster_id, Node.gpu_type)
+    )
+    found: dict[int, list[GpuType]] = {}
+    for cluster_id, name, nodes, largest, gpus, up, gpus_up in rows:
+        found.setdefault(cluster_id, []).append(GpuType(name, nodes, largest, int(gpus), up, int(gpus_up)))
+    return found
+
+
+def lock(session: Session, cluster: Cluster) -> None:
+    """Wait for the cluster's row: its holder alone counts the GPUs and spends the quotas of the cluster."""
+    session.scalars(
+        select(Cluster)
+        .where(Cluster.id == cluster.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one()
+
+
+def held(
+    session: Session, cluster: Cluster, gpu_type: str, since: datetime, until: datetime
+) -> list[NodeHeld]:
+    """The UP nodes of the type with what is taken of them at any moment of [since, until). Two queries."""
+    nodes = session.execute(
+        select(Node.id, Node.name, Node.gpus)
+        .where(Node.cluster_id == cluster.id, Node.gpu_type == gpu_type, Node.state == NodeState.UP)
+        .order_by(Node.name)
+    ).all()
+    taken: dict[int, list[Held]] = {node.id: [] for node in nodes}
+    slots = session.execute(
+        select(
+            BookingSlot.node_id,
+            BookingSlot.gpu_from,
+            BookingSlot.gpu_to,
+            BookingSlot.starts_at,
+            BookingSlot.ends_at,
+        )
+        .join(Node, Node.id == BookingSlot.node_id)
+        .where(
+            Node.cluster_id == cluster.id,
+            Node.gpu_type == gpu_type,
+            Node.state == NodeState.UP,
+            BookingSlot.ends_at > since,
+            BookingSlot.starts_at < until,
+        )
+    )
+    for node_id, gpu_from, gpu_to, starts_at, ends_at in slots:
+        if node_id in taken:  # a node may have come up between the two queries
+            taken[node_id].append(Held(gpu_from, gpu_to, starts_at, ends_at))
+    return [NodeHeld(node.id, node.name, node.gpus, tuple(taken[node.id])) for node in nodes]
+
+
+def free(session: Session, cluster: Cluster, gpu_type: str, start: datetime, end: datetime) -> list[NodeFree]:
+    """Each UP node of the type with the runs of its GPUs that are free during all of [start, end)."""
+    return [free_during(node, start, end) for node in held(session, cluster, gpu_type, start, end)]
+
+
+def possible_starts(
+    session: Session, cluster: Cluster, gpu_type: str, shape: Shape, length: timedelta, span: Window
+) -> list[Window]:
+    """All moments of the closed ``span`` at which the shape could start, as closed intervals."""
+    nodes = held(session, cluster, gpu_type, span[0], span[1] + length)
+    return free_starts(nodes, shape, length, span[0], span[1], whole=not cluster.shares_nodes)
+
+
+def earliest_start(
+    session: Session, cluster: Cluster, gpu_type: str, shape: Shape, length: timedelta, span: Window
+) -> datetime | None:
+    """The first whole minute of ``span`` at which the shape could start, or None."""
+    return nearest_after(possible_starts(session, cluster, gpu_type, shape, length, span), span[0])
+
+
+def booked_by_window(
+    session: Session, clusters: Iterable[Cluster], windows: Sequence[Window]
+) -> dict[tuple[int, str], list[int]]:
+    """GPU-seconds booked in each window, by (cluster id, GPU type). One query."""
+    table = window_table(windows)
+    seconds = overlap_seconds(BookingSlot.starts_at, BookingSlot.ends_at, table.c.since, table.c.until)
+    rows = session.execute(
+        select(
+            Node.cluster_id,
+            Node.gpu_type,
+            table.c.n,
+            func.sum((BookingSlot.gpu_to - BookingSlot.gpu_from) * seconds),
+        )
+        .select_from(BookingSlot)
+        .join(Node, Node.id == BookingSlot.node_id)
+        .join(table, (BookingSlot.starts_at < table.c.until) & (BookingSlot.ends_at > table.c.since))
+        .where(
+            Node.cluster_id.in_([cluster.id for cluster in clusters]),
+            # the bounds again as plain values, so that the index on the slots can be used
+            BookingSlot.ends_at > min(since for since, _ in windows),
+            BookingSlot.starts_at < max(until for _, until in windows),
+        )
+        .group_by(Node.cluster_id, Node.gpu_type, table.c.n)
+    )
+    booked: dict[tuple[int, str], list[int]] = {}
+    for cluster_id, gpu_type, n, gpu_seconds in rows:
+        booked.setdefault((cluster_id, gpu_type), [0] * len(windows))[n] = int(gpu_seconds)
+    return booked

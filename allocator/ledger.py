@@ -1,0 +1,144 @@
+"""The ledger: what became of a quota's GPU-seconds, each number with those it came from (R-15, R-20).
+
+The rule, the same for pages, limits and checks:
+
+    charged   = booked ahead + booked and passed + used outside of bookings
+    available = granted - charged, but never below 0; what is charged beyond the grant is the overrun
+
+- A booking is charged as a whole from the moment it is made, used or not: others could not have these GPUs.
+  Nothing is charged for a cancelled one; one that was ended early is charged until that moment.
+- Jobs inside a booking are already paid for by it. Jobs outside of bookings are charged by what they used.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Select, Subquery, func, select
+from sqlalchemy.orm import Session
+
+from allocator.models import Booking, JobRecord, Quota
+from allocator.sqltime import Window, overlap_seconds, seconds_between, window_table
+from allocator.states import BookingState
+
+
+@dataclass(frozen=True)
+class Balance:
+    """GPU-seconds of one quota; the rule is the module's text."""
+
+    granted: int
+    booked_ahead: int = 0  # bookings that are not over yet, the running one as a whole
+    booked_passed: int = 0  # bookings that are over
+    used_inside: int = 0  # of the jobs in its bookings: shown, never charged
+    used_outside: int = 0  # of the jobs beside its bookings
+
+    @property
+    def charged(self) -> int:
+        return self.booked_ahead + self.booked_passed + self.used_outside
+
+    @property
+    def available(self) -> int:
+        return max(self.granted - self.charged, 0)
+
+    @property
+    def overrun(self) -> int:
+        """Charged beyond the grant: jobs beside bookings may run on for a moment after the last second."""
+        return max(self.charged - self.granted, 0)
+
+    @property
+    def used(self) -> int:
+        return self.used_inside + self.used_outside
+
+
+def balance(session: Session, quota: Quota) -> Balance:
+    """The balance of one quota, always from the database."""
+    return balances(session, [quota.id])[quota.id]
+
+
+def balances(session: Session, quota_ids: Iterable[int]) -> dict[int, Balance]:
+    """The balances of the quotas that exist among ``quota_ids``, in one query whatever their number."""
+    ids = list(quota_ids)
+    booked, used = _booked(ids), _used(ids)
+    rows = session.execute(
+        select(
+            Quota.id,
+            Quota.gpu_seconds,
+            func.coalesce(booked.c.ahead, 0),
+            func.coalesce(booked.c.passed, 0),
+            func.coalesce(used.c.inside, 0),
+            func.coalesce(used.c.outside, 0),
+        )
+        .outerjoin(booked, booked.c.quota_id == Quota.id)
+        .outerjoin(used, used.c.quota_id == Quota.id)
+        .where(Quota.id.in_(ids))
+    )
+    return {row[0]: Balance(*(int(amount) for amount in row[1:])) for row in rows}
+
+
+def _booked(ids: Sequence[int]) -> Subquery:
+    gpu_seconds = Booking.nodes * Booking.gpus_per_node * seconds_between(Booking.starts_at, Booking.ends_at)
+    ahead = Booking.state.in_((BookingState.CONFIRMED, BookingState.STARTED))
+    return (
+        select(
+            Booking.quota_id,
+            func.sum(gpu_seconds).filter(ahead).label("ahead"),
+            func.sum(gpu_seconds).filter(Booking.state == BookingState.ENDED).label("passed"),
+        )
+        .where(Booking.quota_id.in_(ids))
+        .group_by(Booking.quota_id)
+        .subquery("booked")
+    )
+
+
+def _used(ids: Sequence[int]) -> Subquery:
+    inside = JobRecord.booking_id.is_not(None)
+    return (
+        select(
+            JobRecord.quota_id,
+            func.sum(JobRecord.gpu_seconds).filter(inside).label("inside"),
+            func.sum(JobRecord.gpu_seconds).filter(~inside).label("outside"),
+        )
+        .where(JobRecord.quota_id.in_(ids))
+        .group_by(JobRecord.quota_id)
+        .subquery("used")
+    )
+
+
+def used_in_bookings(session: Session, booking_ids: Iterable[int]) -> dict[int, int]:
+    """GPU-seconds that jobs used inside each of the bookings; one without jobs is missing. One query."""
+    rows = session.execute(
+        select(JobRecord.booking_id, func.sum(JobRecord.gpu_seconds))
+        .where(JobRecord.booking_id.in_(list(booking_ids)))
+        .group_by(JobRecord.booking_id)
+    )
+    return {booking_id: int(gpu_seconds) for booking_id, gpu_seconds in rows if booking_id is not None}
+
+
+def usage_by_day(session: Session, quota: Quota, days: Sequence[Window]) -> list[int]:
+    """GPU-seconds used in each of ``days`` (windows [since, until)), a job's cut at midnight. One query.
+
+    A running job counts up to when it was last read. The cut is by the clock: time that a job stood
+    suspended is counted here and not in the balance, which takes the elapsed time of the accounting.
+    """
+    table = window_table(days)
+    ended = func.coalesce(JobRecord.ended_at, JobRecord.read_at, type_=JobRecord.read_at.type)
+    seconds = overlap_seconds(JobRecord.started_at, ended, table.c.since, table.c.until)
+    rows = session.execute(
+        select(table.c.n, func.sum(JobRecord.gpus * seconds))
+        .select_from(JobRecord)
+        .join(table, (JobRecord.started_at < table.c.until) & (ended > table.c.since))
+        .where(JobRecord.quota_id == quota.id)
+        .group_by(table.c.n)
+    )
+    used = [0] * len(days)
+    for n, gpu_seconds in rows:
+        used[n] = int(gpu_seconds)
+    return used
+
+
+def jobs(quota: Quota) -> Select[JobRecord]:
+    """The quota's jobs, the latest submitted first: a statement for a page or an export."""
+    return (
+        select(JobRecord)
+        .where(JobRecord.quota_id == quota.id)
+        .order_by(JobRecord.submitted_at.desc(), JobRecord.id.desc())
+    )

@@ -1,0 +1,70 @@
+"""The forms around quotas and bookings: shape only, the domain knows the rules."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+from flask_babel import gettext, lazy_gettext
+from wtforms import EmailField, Field, HiddenField, IntegerField, TextAreaField
+from wtforms.fields import DateTimeLocalField
+from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
+from wtforms.widgets import HiddenInput
+
+from allocator.bookings import Ask
+from allocator.errors import Fault, Invalid
+from config.i18n import N_
+from web.forms import AmountField, Form, no_control_characters, strip
+
+LOCAL = "%Y-%m-%dT%H:%M"  # what a datetime-local field sends
+YEARS = range(2020, 2200)  # beyond them a conversion between zones may leave the calendar
+MOST = 100_000
+
+
+def sane_year(_form: Form, field: Field) -> None:
+    """A validator: refuse what is no date of ours at all."""
+    if field.data is not None and field.data.year not in YEARS:
+        raise ValidationError(gettext(N_("Enter a date of this century.")))
+
+
+class BookingForm(Form):
+    """An exact window and shape; `asap` asks for the first start that is possible instead of `starts_at`."""
+
+    starts_at = DateTimeLocalField(lazy_gettext("Start"), [Optional(), sane_year], format=LOCAL)
+    hours = AmountField(lazy_gettext("Length in hours"), [InputRequired(), NumberRange(0, MOST)])
+    nodes = IntegerField(lazy_gettext("Nodes"), [InputRequired(), NumberRange(0, MOST)])
+    gpus_per_node = IntegerField(lazy_gettext("GPUs per node"), [InputRequired(), NumberRange(0, MOST)])
+    asap = HiddenField(validators=[Length(max=1)])
+
+    def length(self) -> timedelta:
+        """The length, exactly. Raises Invalid unless it is whole minutes."""
+        minutes = (self.hours.data or Decimal(0)) * 60
+        if minutes != int(minutes):
+            raise Invalid({"hours": [Fault(N_("Give a length in whole minutes, for example 1,5 hours."))]})
+        return timedelta(minutes=int(minutes))
+
+    def start(self, zone: ZoneInfo) -> datetime:
+        """The start in UTC. Raises Invalid when it is missing."""
+        if self.starts_at.data is None:
+            raise Invalid({"starts_at": [Fault(N_("Choose when it should start."))]})
+        return self.starts_at.data.replace(tzinfo=zone).astimezone(UTC)
+
+    def ask_at(self, start: datetime) -> Ask:
+        """What is asked for, with that start."""
+        return Ask(self.nodes.data or 0, self.gpus_per_node.data or 0, start, start + self.length())
+
+
+class CancelForm(Form):
+    """Why a booking is given back; `version` is that of the booking on the page."""
+
+    reason = TextAreaField(
+        lazy_gettext("Reason"), [Optional(), Length(max=500), no_control_characters], filters=[strip]
+    )
+    version = IntegerField(widget=HiddenInput(), validators=[InputRequired(), NumberRange(1)])
+
+
+class MemberForm(Form):
+    """Whom to let use a quota."""
+
+    email = EmailField(lazy_gettext("E-mail address"), [InputRequired(), Length(max=254)], filters=[strip])

@@ -1,0 +1,137 @@
+"""How a booking stands, in words: what is, what comes next, and what one can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from flask_babel import gettext
+
+from allocator import problems
+from allocator.booking_queries import Change
+from allocator.models import Booking
+from allocator.policy import BookingRules
+from allocator.states import BookingState, ReservationState
+from config.i18n import N_
+from web.formats import duration, gpu_hours, moment
+from web.states import Happening
+
+
+@dataclass(frozen=True)
+class Situation:
+    """`kind` is that of a notice; `command` is the line to submit jobs with, once one can."""
+
+    kind: str
+    title: str
+    text: str
+    command: str = ""
+
+
+EVENTS = {
+    "booking.confirmed": (N_("Booked"), "good"),
+    "booking.started": (N_("The booked time began"), "running"),
+    "booking.ended": (N_("The booked time ended"), "ended"),
+    "booking.cancelled": (N_("Given back"), "ended"),
+    "reservation.reserved": (N_("Reserved on the cluster"), "good"),
+    "reservation.pending": (N_("To be reserved on the cluster again"), "waiting"),
+    "reservation.healed": (N_("The cluster had lost it; it is reserved again"), "good"),
+    "reservation.blocked": (N_("The cluster refused"), "attention"),
+    "reservation.released": (N_("Released on the cluster"), "ended"),
+    "quota.granted": (N_("The quota was granted"), "good"),
+    "quota.member_added": (N_("A member was added"), "neutral"),
+    "quota.member_removed": (N_("A member was removed"), "neutral"),
+    "quota.expired": (N_("The quota's time ended"), "ended"),
+    "quota.closed": (N_("The quota was closed"), "ended"),
+}
+
+
+def timeline(changes: Iterable[Change]) -> list[Happening]:
+    """Events as the timeline macro takes them."""
+    return [_happening(change) for change in changes]
+
+
+def _happening(change: Change) -> Happening:
+    label, tone = EVENTS.get(change.kind, (change.kind, "neutral"))
+    why = [gettext(change.reason)] if change.reason else []
+    if "given_back" in change.after:
+        why.append(
+            gettext("%(hours)s GPU-hours were given back.", hours=gpu_hours(change.after["given_back"]))
+        )
+    who = change.who or gettext("Kezek itself")
+    return Happening(gettext(label), change.at, who, "\n".join(why), tone)
+
+
+def situation(booking: Booking, used: int, rules: BookingRules, now: datetime) -> Situation:
+    """What the top of a booking's page says; `used` are the GPU-seconds that jobs used in it so far."""
+    if booking.state == BookingState.CANCELLED:
+        return Situation(
+            "info", gettext("This booking was given back"), gettext("Nothing is charged for it.")
+        )
+    if booking.state == BookingState.ENDED or booking.ends_at <= now:
+        return Situation("info", gettext("This booking is over"), _used(booking, used))
+    state = booking.reservation.state
+    if state == ReservationState.BLOCKED:
+        return _blocked(booking)
+    if state != ReservationState.RESERVED:
+        return _pending(booking, rules, now)
+    command = sbatch(booking, now)
+    if booking.starts_at > now:
+        text = gettext(
+            "Submit jobs with this line already now; they start when the booked time begins, in %(time)s.",
+            time=duration(booking.starts_at - now),
+        )
+        return Situation("success", gettext("Your GPUs are reserved on the cluster"), text, command)
+    left = gettext("%(time)s are left.", time=duration(booking.ends_at - now))
+    return Situation(
+        "success", gettext("Your booked time is running"), f"{left} {_used(booking, used)}", command
+    )
+
+
+def _used(booking: Booking, used: int) -> str:
+    hours = {"used": gpu_hours(used), "booked": gpu_hours(booking.gpu_seconds)}
+    return str(gettext("Jobs used %(used)s of the %(booked)s booked GPU-hours.", **hours))
+
+
+def _pending(booking: Booking, rules: BookingRules, now: datetime) -> Situation:
+    handed_over = booking.starts_at - rules.materialise
+    title = gettext("Being reserved on the cluster")
+    if handed_over > now:
+        text = gettext(
+            "The GPUs are yours. Kezek hands the reservation to the cluster on %(date)s, "
+            "%(days)s days before it starts; the line to submit jobs with will stand here then.",
+            date=moment(handed_over),
+            days=rules.materialise.days,
+        )
+        return Situation("info", gettext("Booked"), text)
+    text = gettext(
+        "The GPUs are yours. The cluster is setting the reservation up, usually within a minute; "
+        "the line to submit jobs with will stand here then."
+    )
+    return Situation("info", title, text)
+
+
+def _blocked(booking: Booking) -> Situation:
+    why = gettext(problems.sentence(booking.reservation.problem_code))
+    after = gettext("You need not do anything: Kezek keeps trying, and the operators see it too.")
+    charge = gettext("If the cluster does not reserve it until the end, nothing is charged.")
+    texts = [why, after] + ([charge] if booking.reservation.seen_at is None else [])
+    return Situation("warning", gettext("The cluster does not reserve it for now"), " ".join(texts))
+
+
+def sbatch(booking: Booking, now: datetime) -> str:
+    """The command line that runs a job in the reservation for as long as is left of it."""
+    account = booking.quota.account
+    left = booking.ends_at - max(booking.starts_at, now)
+    return (
+        f"sbatch --account={account} --qos={account} --reservation={booking.reservation_name}"
+        f" --nodes={booking.nodes} --gres=gpu:{booking.quota.gpu_type}:{booking.gpus_per_node}"
+        f" --time={_slurm_time(left)} job.sh"
+    )
+
+
+def _slurm_time(length: timedelta) -> str:
+    """Slurm's days-hours:minutes:seconds, rounded down to a minute: a longer job would not start."""
+    minutes = max(int(length.total_seconds()) // 60, 1)
+    days, rest = divmod(minutes, 24 * 60)
+    return f"{days}-{rest // 60:02d}:{rest % 60:02d}:00"

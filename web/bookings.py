@@ -1,0 +1,238 @@
+"""Bookings: ask and see what it costs, book, follow, give back."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext
+from sqlalchemy import select
+
+from allocator import booking_queries, bookings, capacity, ledger
+from allocator.authorization import Action, may, require
+from allocator.bookings import Ask, Quote
+from allocator.errors import Fault, Invalid, NoCapacity, Stale
+from allocator.models import Booking, Person, Quota
+from allocator.states import BookingState
+from allocator.windows import Shape
+from config.clock import utcnow
+from config.i18n import N_
+from web import charts, once
+from web.booking_forms import LOCAL, BookingForm, CancelForm
+from web.booking_words import situation, timeline
+from web.formats import gpu_hours, moment
+from web.identity import current_actor
+from web.paging import paginate
+from web.policy import policy
+from web.quotas import QUOTA, sees_everybodys
+from web.session import db, settings
+
+bp = Blueprint("bookings", __name__)
+BOOKING = "/bookings/<int(max=9223372036854775807):booking_id>"
+AHEAD_DAYS = 14
+WHEN_MISSED = N_("Within the time that can be booked there is no start for this.")
+
+
+@bp.get("/bookings")
+def index() -> str:
+    """Bookings, the coming ones first: one's own, or `?all=1` for staff; `?quota=` narrows to one quota."""
+    everybodys = sees_everybodys() and request.args.get("all") == "1"
+    quota, number = None, request.args.get("quota", "")
+    if number.isascii() and number.isdigit() and len(number) < 19:
+        quota = booking_queries.find_quota(db(), current_actor(), int(number))
+    page = paginate(
+        db(), booking_queries.list_bookings(current_actor(), everybodys or quota is not None, quota)
+    )
+    return render_template(
+        "bookings/index.html", page=page, quota=quota, everybodys=everybodys, staff=sees_everybodys()
+    )
+
+
+@bp.get(f"{QUOTA}/book")
+def new(quota_id: int) -> ResponseReturnValue:
+    """The form; with a query, what that would cost and whether it fits: looking changes nothing."""
+    quota = _quota_to_book(quota_id)
+    if "hours" not in request.args:
+        return _form_page(quota, _suggestion(quota))
+    form = BookingForm(request.args, meta={"csrf": False})
+    if not form.validate():
+        return _form_page(quota, form), 422
+    try:
+        quote = _quote(quota, form, utcnow())
+    except Invalid as error:
+        form.show(error)
+        return _form_page(quota, form), 422
+    if quote.fits:
+        return render_template(
+            "bookings/quote.html", quota=quota, quote=quote, fields=_fields(quote.ask, form)
+        )
+    return _refused(quota, form, quote), 422 if quote.faults else 409
+
+
+@bp.post(f"{QUOTA}/book")
+@once.guard
+def book(quota_id: int) -> ResponseReturnValue:
+    """Book what was quoted; when that is gone meanwhile, say so and offer the nearest start."""
+    quota, now = _quota_to_book(quota_id), utcnow()
+    form = BookingForm()
+    if not form.validate_on_submit():
+        return _form_page(quota, form), 422
+    try:
+        ask = _ask(quota, form, now)
+        booking = bookings.book(db(), current_actor(), quota, ask, rules=policy().bookings, now=now)
+    except Invalid as error:
+        if error.fields.keys() <= {"starts_at"} and form.starts_at.data:
+            return _refused(quota, form, _quote(quota, form, now)), 422
+        form.show(error)
+        return _form_page(quota, form), 422
+    except NoCapacity:
+        return _refused(quota, form, _quote(quota, form, now)), 409
+    hours = gpu_hours(booking.gpu_seconds)
+    flash(
+        gettext("Booked: %(hours)s GPU-hours from %(start)s.", hours=hours, start=moment(ask.starts_at)),
+        "success",
+    )
+    return redirect(url_for("bookings.show", booking_id=booking.id), 303)
+
+
+def _quota_to_book(quota_id: int) -> Quota:
+    quota = booking_queries.find_quota(db(), current_actor(), quota_id)
+    require(current_actor(), Action.BOOKING_CREATE, quota)
+    return quota
+
+
+def _suggestion(quota: Quota) -> BookingForm:
+    """The form as it first comes: the shape that was applied for, a day long, tomorrow at ten."""
+    zone = settings().zone
+    tomorrow = (utcnow().astimezone(zone) + timedelta(days=1)).replace(
+        hour=10, minute=0, second=0, microsecond=0
+    )
+    form = BookingForm(formdata=None, meta={"csrf": False})
+    form.starts_at.data = tomorrow.replace(tzinfo=None)
+    form.nodes.data, form.gpus_per_node.data = quota.application.nodes, quota.application.gpus_per_node
+    form.hours.process_formdata(["24"])
+    return form
+
+
+def _ask(quota: Quota, form: BookingForm, now: datetime) -> Ask:
+    """What the form asks for. "As soon as possible" is taken at its word again when its start has gone by."""
+    zone, rules = settings().zone, policy().bookings
+    start = form.start(zone) if form.starts_at.data or not form.asap.data else None
+    if form.asap.data and (start is None or start < now + rules.lead_time):
+        shape = Shape(form.nodes.data or 0, form.gpus_per_node.data or 0)
+        start = bookings.earliest(db(), quota, shape, form.length(), rules=rules, now=now)
+        if start is None:
+            raise Invalid({"asap": [Fault(WHEN_MISSED)]})
+    assert start is not None
+    return form.ask_at(start)
+
+
+def _quote(quota: Quota, form: BookingForm, now: datetime) -> Quote:
+    ask = _ask(quota, form, now)
+    return bookings.quote(db(), current_actor(), quota, ask, rules=policy().bookings, now=now)
+
+
+def _fields(ask: Ask, form: BookingForm, start: datetime | None = None) -> dict[str, str]:
+    """The form's values, for hidden fields and links, with `start` in place of its own."""
+    local = (start or ask.starts_at).astimezone(settings().zone)
+    return {
+        "starts_at": local.strftime(LOCAL),
+        "hours": str(form.hours.data),
+        "nodes": str(ask.nodes),
+        "gpus_per_node": str(ask.gpus_per_node),
+        "asap": (form.asap.data or "") if start is None else "",
+    }
+
+
+def _refused(quota: Quota, form: BookingForm, quote: Quote) -> str:
+    """The form with why it does not fit, and the nearest starts as buttons."""
+    form.show(Invalid(quote.faults))
+    starts = [start for start in (quote.before, quote.after) if start]
+    return _form_page(
+        quota, form, quote=quote, offers=[(start, _fields(quote.ask, form, start)) for start in starts]
+    )
+
+
+def _form_page(
+    quota: Quota,
+    form: BookingForm,
+    quote: Quote | None = None,
+    offers: list[tuple[datetime, dict[str, str]]] | None = None,
+) -> str:
+    zone, now = settings().zone, utcnow()
+    today = now.astimezone(zone).date()
+    types = capacity.gpu_types(db(), quota.cluster)
+    gpu_type = types.get(quota.gpu_type)
+    booked = capacity.booked_by_window(db(), [quota.cluster], charts.days(today, AHEAD_DAYS, zone))
+    values = booked.get((quota.cluster_id, quota.gpu_type), [0] * AHEAD_DAYS)
+    return render_template(
+        "bookings/new.html",
+        quota=quota,
+        form=form,
+        quote=quote,
+        offers=offers or [],
+        gpu_type=gpu_type,
+        balance=ledger.balance(db(), quota),
+        chart=charts.chart(today, values, (gpu_type.gpus_up if gpu_type else 0) * 24 * 3600),
+        rules=policy().bookings,
+    )
+
+
+@bp.get(BOOKING)
+def show(booking_id: int) -> str:
+    """One booking: how it stands, what comes next, and the line to submit jobs with."""
+    actor, now = current_actor(), utcnow()
+    booking = booking_queries.find_booking(db(), actor, booking_id)
+    used = ledger.used_in_bookings(db(), [booking.id]).get(booking.id, 0)
+    may_cancel = may(actor, Action.BOOKING_CANCEL, booking) and booking.ends_at > now
+    return render_template(
+        "bookings/show.html",
+        booking=booking,
+        used=used,
+        now=now,
+        situation=situation(booking, used, policy().bookings, now),
+        happenings=timeline(booking_queries.changes(db(), booking)),
+        login=db().scalar(select(Person.cluster_login).where(Person.id == actor.person_id)),
+        may_use=may(actor, Action.BOOKING_CREATE, booking.quota),
+        may_cancel=may_cancel and booking.state in booking_queries.LIVE,
+        live=booking.state in booking_queries.LIVE,
+    )
+
+
+@bp.route(f"{BOOKING}/cancel", methods=["GET", "POST"])
+@once.guard
+def cancel(booking_id: int) -> ResponseReturnValue:
+    """Say what is given back, ask, then do it."""
+    actor, now = current_actor(), utcnow()
+    booking = booking_queries.find_booking(db(), actor, booking_id)
+    require(actor, Action.BOOKING_CANCEL, booking)
+    form = CancelForm() if request.method == "POST" else CancelForm(formdata=None)
+    if request.method == "GET":
+        return _cancel_page(booking, form, now)
+    if not form.validate_on_submit():
+        return _cancel_page(booking, form, now), 422
+    try:
+        done = bookings.cancel(
+            db(),
+            actor,
+            booking,
+            reason=form.reason.data or "",
+            expected_version=form.version.data or 0,
+            now=now,
+        )
+    except Stale:
+        return _cancel_page(booking, form, now, stale=True), 409
+    flash(gettext("%(hours)s GPU-hours were given back.", hours=gpu_hours(done.given_back)), "success")
+    return redirect(url_for("bookings.show", booking_id=booking.id), 303)
+
+
+def _cancel_page(booking: Booking, form: CancelForm, now: datetime, stale: bool = False) -> str:
+    """The question, with today's answer to what it gives back. Raises WrongState when the booking is over."""
+    done = bookings.cancellation(booking, now)
+    # a page that came back stale shows the booking as it is now, and asks again about that
+    form.version.data, form.version.raw_data = booking.version, None
+    running = booking.state == BookingState.STARTED or booking.starts_at <= now
+    return render_template(
+        "bookings/cancel.html", booking=booking, form=form, done=done, running=running, stale=stale
+    )

@@ -1,0 +1,133 @@
+"""Quotas: what is left and why, who may spend it, what it was spent on."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_babel import gettext
+
+from allocator import booking_queries, ledger, quotas
+from allocator.actors import Role
+from allocator.authorization import Action, may, require
+from allocator.errors import Invalid, NotFound
+from allocator.models import Quota
+from allocator.states import QuotaState
+from config.clock import utcnow
+from web import charts, once
+from web.booking_forms import MemberForm
+from web.booking_words import timeline
+from web.export import MAX_ROWS, csv_response
+from web.identity import current_actor
+from web.paging import paginate
+from web.session import db, settings
+
+bp = Blueprint("quotas", __name__)
+QUOTA = "/quotas/<int(max=9223372036854775807):quota_id>"
+STAFF = frozenset({Role.OPERATOR, Role.COUNCIL_MEMBER, Role.AUDITOR})
+CHART_DAYS = 30
+SHOWN_BOOKINGS = 5
+
+
+def sees_everybodys() -> bool:
+    """Whether the reader's role shows them more than what is their own."""
+    return not current_actor().roles.isdisjoint(STAFF)
+
+
+@bp.get("/quotas")
+def index() -> str:
+    """Quotas with what is left of them: one's own, or `?all=1` for staff, narrowed by `?state=`."""
+    everybodys = sees_everybodys() and request.args.get("all") == "1"
+    state = next((state for state in QuotaState if state.value == request.args.get("state")), None)
+    page = paginate(db(), booking_queries.list_quotas(current_actor(), state, everybodys))
+    return render_template(
+        "quotas/index.html",
+        page=page,
+        balances=ledger.balances(db(), [quota.id for quota in page.items]),
+        states=list(QuotaState),
+        state=state,
+        everybodys=everybodys,
+        staff=sees_everybodys(),
+    )
+
+
+@bp.get(QUOTA)
+def show(quota_id: int) -> str:
+    """One quota: the balance and where it comes from, bookings, jobs, members."""
+    return _page(booking_queries.find_quota(db(), current_actor(), quota_id), MemberForm(formdata=None))
+
+
+def _page(quota: Quota, member_form: MemberForm) -> str:
+    actor, now = current_actor(), utcnow()
+    first = now.astimezone(settings().zone).date() - timedelta(days=CHART_DAYS - 1)
+    days = charts.days(first, CHART_DAYS, settings().zone)
+    bookings = booking_queries.list_bookings(actor, sees_everybodys(), quota).limit(SHOWN_BOOKINGS)
+    return render_template(
+        "quotas/show.html",
+        quota=quota,
+        balance=ledger.balance(db(), quota),
+        now=now,
+        bookings=db().scalars(bookings).all(),
+        jobs=paginate(db(), ledger.jobs(quota), limit=10),
+        chart=charts.chart(first, ledger.usage_by_day(db(), quota, days)),
+        happenings=timeline(booking_queries.changes(db(), quota)),
+        form=member_form,
+        may_book=may(actor, Action.BOOKING_CREATE, quota) and quota.state == QuotaState.ACTIVE,
+        may_manage=may(actor, Action.QUOTA_MANAGE, quota) and quota.state == QuotaState.ACTIVE,
+    )
+
+
+@bp.get(f"{QUOTA}/jobs.csv")
+def jobs_csv(quota_id: int) -> ResponseReturnValue:
+    """Every job of the quota."""
+    quota = booking_queries.find_quota(db(), current_actor(), quota_id)
+    header = (
+        "job_id login account state submitted_at started_at ended_at elapsed_seconds gpus gpu_seconds "
+        "reservation booking_id"
+    ).split()
+    statement = ledger.jobs(quota).limit(MAX_ROWS)
+    rows = ([getattr(job, column) for column in header] for job in db().scalars(statement))
+    return csv_response(f"{quota.account}-jobs", header, rows)
+
+
+@bp.post(f"{QUOTA}/members")
+@once.guard
+def add_member(quota_id: int) -> ResponseReturnValue:
+    """Let somebody spend the quota."""
+    quota = booking_queries.find_quota(db(), current_actor(), quota_id)
+    require(current_actor(), Action.QUOTA_MANAGE, quota)
+    form = MemberForm()
+    if form.validate_on_submit():
+        try:
+            member = quotas.add_member(db(), current_actor(), quota, form.email.data or "", now=utcnow())
+        except Invalid as error:
+            form.show(error)
+        else:
+            flash(gettext("%(name)s may use the quota now.", name=member.person.name), "success")
+            return redirect(url_for("quotas.show", quota_id=quota.id), 303)
+    return _page(quota, form), 422
+
+
+@bp.route(f"{QUOTA}/members/<int(max=9223372036854775807):person_id>/remove", methods=["GET", "POST"])
+@once.guard
+def remove_member(quota_id: int, person_id: int) -> ResponseReturnValue:
+    """Ask, then take away somebody's right to spend the quota."""
+    quota = booking_queries.find_quota(db(), current_actor(), quota_id)
+    require(current_actor(), Action.QUOTA_MANAGE, quota)
+    member = next((member for member in quota.members if member.person_id == person_id), None)
+    if member is None or member.is_lead:
+        raise NotFound()
+    back = url_for("quotas.show", quota_id=quota.id)
+    name = member.person.name
+    if request.method == "POST":
+        quotas.remove_member(db(), current_actor(), quota, person_id, now=utcnow())
+        flash(gettext("%(name)s cannot use the quota any more.", name=name), "success")
+        return redirect(back, 303)
+    return render_template(
+        "confirm.html",
+        heading=gettext("Remove %(name)s from the quota?", name=name),
+        text=gettext("They can then start no more jobs on it. Bookings and running jobs stay."),
+        label=gettext("Remove"),
+        back_url=back,
+    )
