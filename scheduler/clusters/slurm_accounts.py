@@ -8,7 +8,7 @@ parallel additions made slurmdbd 22.05 end itself ("unable to resolve deadlock")
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -102,7 +102,7 @@ class SlurmAccounts:
         self._save_limits(accounts, seen)
         self._load(accounts, seen, cluster_name)
         self._correct_logins(accounts, seen)
-        in_use = self._remove_logins(accounts, seen)
+        in_use = self._remove_logins(accounts, seen, cluster_name)
         if in_use:
             raise in_use
         self._verify(accounts, cluster_name)
@@ -156,18 +156,41 @@ class SlurmAccounts:
                 qos = (f"qos={account.name}", f"defaultqos={account.name}")
                 self._change("modify", "user", "where", f"name={','.join(part)}", where, "set", *qos)
 
-    def _remove_logins(self, accounts: Sequence[Account], seen: _Seen) -> InUse | None:
+    def _remove_logins(self, accounts: Sequence[Account], seen: _Seen, cluster_name: str) -> InUse | None:
         in_use: InUse | None = None
+        leaving = {
+            account.name: seen.logins.get(account.name, {}).keys() - account.logins for account in accounts
+        }
+        self._move_defaults(leaving, cluster_name)
         for account in accounts:
             extra = sorted(seen.logins.get(account.name, {}).keys() - account.logins)
             for part in _batches(extra):
+                where = (f"name={','.join(part)}", f"account={account.name}", f"cluster={cluster_name}")
                 try:
-                    self._change(
-                        "remove", "user", "where", f"name={','.join(part)}", f"account={account.name}"
-                    )
+                    self._change("remove", "user", "where", *where)
                 except InUse as error:
                     in_use = error
         return in_use
+
+    def _move_defaults(self, leaving: Mapping[str, Set[str]], cluster_name: str) -> None:
+        """Give logins that leave their default account another one that they keep: Slurm insists on it."""
+        if not any(leaving.values()):
+            return
+        accounts: dict[str, set[str]] = {}
+        defaults: dict[str, str] = {}
+        columns, where = "user,defaultaccount,account", ("withassoc", f"cluster={cluster_name}")
+        for login, default, account in self._show("user", columns, 3, *where):
+            if login not in leaving.get(account, ()):
+                accounts.setdefault(login, set()).add(account)
+            defaults[login] = default
+        moves: dict[str, list[str]] = {}
+        for login, default in sorted(defaults.items()):
+            if login in leaving.get(default, ()) and accounts.get(login):
+                moves.setdefault(min(accounts[login]), []).append(login)
+        for account, logins in moves.items():
+            for part in _batches(logins):
+                where = ("where", f"name={','.join(part)}", f"cluster={cluster_name}")
+                self._change("modify", "user", *where, "set", f"defaultaccount={account}")
 
     def _verify(self, accounts: Sequence[Account], cluster_name: str) -> None:
         there = {account.name: account for account in self.read(cluster_name)}
@@ -192,7 +215,7 @@ class SlurmAccounts:
         seen = self._see(cluster_name)
         in_use: InUse | None = None
         for part in _batches([name for name in dict.fromkeys(names) if name in seen.descriptions]):
-            in_use = self._remove_part(part) or in_use
+            in_use = self._remove_part(part, seen, cluster_name) or in_use
         left = self._see(cluster_name) if seen.descriptions else seen
         qos = [name for name in dict.fromkeys(names) if name in seen.limits and name not in left.descriptions]
         for part in _batches(qos):
@@ -200,14 +223,22 @@ class SlurmAccounts:
         if in_use:
             raise in_use
 
-    def _remove_part(self, names: list[str]) -> InUse | None:
+    def _remove_part(self, names: list[str], seen: _Seen, cluster_name: str) -> InUse | None:
         """Remove accounts together, or one by one: sacctmgr removes none when one of them has a job."""
+        leaving = {name: set(seen.logins.get(name, {})) for name in names}
+        logins = sorted(set().union(*leaving.values()))
+        accounts = ",".join(names)
         try:
-            self._change("remove", "account", "where", f"name={','.join(names)}")
+            self._move_defaults(leaving, cluster_name)
+            for part in _batches(logins):
+                # People first: 22.05 keeps an account that is anybody's default, be it to be removed or not.
+                where = (f"name={','.join(part)}", f"account={accounts}", f"cluster={cluster_name}")
+                self._change("remove", "user", "where", *where)
+            self._change("remove", "account", "where", f"name={accounts}")
         except InUse as error:
             if len(names) == 1:
                 return error
-            found = [self._remove_part([name]) for name in names]
+            found = [self._remove_part([name], seen, cluster_name) for name in names]
             return next(filter(None, found), None)
         return None
 
