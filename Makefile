@@ -33,6 +33,7 @@ install: .venv/.run
 .venv/.run: $(LOCKS)/run.txt setup.cfg pyproject.toml | .venv/bin/python
 	$(PIP_LOCK) -r $(LOCKS)/run.txt
 	$(PIP) --no-deps --no-build-isolation -e .
+	@rm -rf kezek.egg-info  # left over from the build; on the path it would hide newer entry points
 	@touch $@
 
 .venv/.test: $(LOCKS)/test.txt .venv/.run
