@@ -41,13 +41,17 @@ class Layout:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a lab is made of: ports[0] is slurmctld's, ports[1] slurmdbd's, the rest one per node."""
+    """What a lab is made of: ports[0] is slurmctld's, ports[1] slurmdbd's, the rest one per node.
+
+    `local`: the host's name resolves to the loopback `address`, so that the daemons can bind to it alone.
+    """
 
     ports: range
     nodes: int
     gpus: int
     host: str
     address: str
+    local: bool
     owner: str
     slurmd_timeout: int
 
@@ -70,8 +74,7 @@ def slurm_conf(plan: Plan, at: Layout, auth: Mapping[str, object]) -> str:
         "SlurmUser": plan.owner,
         "SlurmdUser": plan.owner,
         **auth,
-        # The names resolve to 127.0.0.1: listen there and nowhere else.
-        "CommunicationParameters": "NoCtldInAddrAny,NoInAddrAny",
+        **_listening(plan),
         "StateSaveLocation": at.state / "ctld",
         "SlurmdSpoolDir": at.run / "spool/%n",
         "SlurmctldPidFile": at.run / "slurmctld.pid",
@@ -115,13 +118,19 @@ def slurm_conf(plan: Plan, at: Layout, auth: Mapping[str, object]) -> str:
     return lines(settings) + _nodes(plan)
 
 
+def _listening(plan: Plan) -> dict[str, object]:
+    """Listen on the loopback address only; Slurm finds it through the host's name and dies if it cannot."""
+    return {"CommunicationParameters": "NoCtldInAddrAny,NoInAddrAny"} if plan.local else {}
+
+
 def _nodes(plan: Plan) -> str:
     hardware = "CPUs=64 Boards=1 SocketsPerBoard=2 CoresPerSocket=32 ThreadsPerCore=1 RealMemory=2000000"
     text = f"NodeName=DEFAULT {hardware} Gres=gpu:{GPU_TYPE}:{plan.gpus}\n"
     for name, port in zip(plan.node_names, plan.ports[2:], strict=True):
         text += f"NodeName={name} NodeHostname={plan.host} NodeAddr={plan.address} Port={port}\n"
     return text + (
-        f"PartitionName={PARTITION} Nodes=ALL Default=YES MaxTime=7-0 DefaultTime=60 DefMemPerCPU=1000 State=UP\n"
+        f"PartitionName={PARTITION} Nodes=ALL Default=YES "
+        "MaxTime=7-0 DefaultTime=60 DefMemPerCPU=1000 State=UP\n"
     )
 
 
@@ -134,7 +143,7 @@ def slurmdbd_conf(plan: Plan, at: Layout, auth: Mapping[str, object]) -> str:
             "DbdPort": plan.ports[1],
             "SlurmUser": plan.owner,
             **auth,
-            "CommunicationParameters": "NoInAddrAny",
+            **_listening(plan),
             "StorageType": "accounting_storage/mysql",
             "StorageHost": "localhost",
             "StorageUser": plan.owner,

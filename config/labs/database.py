@@ -34,20 +34,20 @@ def locked(file: Path) -> Iterator[None]:
 
 
 class Template:
-    """A data directory in which `owner`'s login is the superuser, known by the socket and not by a password."""
+    """A data directory whose superuser is the login `owner`, known by the socket, without a password."""
 
     def __init__(self, release: str, owner: str, command: Callable[[Sequence[str]], list[str]]) -> None:
         self._command = command
         self._owner = owner
         self._path = cache_dir() / f"mariadb-{release}-{owner}"
 
-    def fill(self, target: Path) -> None:
-        """Make `target` a data directory unless it is one."""
+    def fill(self, target: Path, scratch: Path) -> None:
+        """Make `target` a data directory unless it is one; `scratch` is a folder that the command can see."""
         if (target / "mysql").is_dir():
             return
         with locked(self._path.with_suffix(".lock")):
             if not self._path.is_dir():
-                self._build()
+                self._build(scratch)
         # Copied beside and renamed: an interrupted copy must not pass for a database.
         half = target.with_name(target.name + ".new")
         shutil.rmtree(half, ignore_errors=True)
@@ -55,24 +55,28 @@ class Template:
         shutil.rmtree(target, ignore_errors=True)
         half.rename(target)
 
-    def _build(self) -> None:
-        with tempfile.TemporaryDirectory(dir=self._path.parent, prefix="mariadb-") as folder:
-            data = Path(folder) / "data"
-            data.mkdir()
-            socket_user = f"--auth-root-socket-user={self._owner}"
-            options = [f"--datadir={data}", "--auth-root-authentication-method=socket", socket_user]
-            done = subprocess.run(
-                self._command(
-                    ["mariadb-install-db", "--no-defaults", f"--user={self._owner}", "--skip-test-db", *options]
-                ),
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+    def _build(self, scratch: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            options = [
+                "--no-defaults",
+                f"--user={self._owner}",
+                f"--datadir={folder}/data",
+                "--auth-root-authentication-method=socket",
+                f"--auth-root-socket-user={self._owner}",
+                "--skip-test-db",
+                # As in conf.mariadbd: a log of another size would be rebuilt at every lab's first start.
+                "--innodb-log-file-size=32M",
+            ]
+            Path(folder, "data").mkdir()
+            command = self._command(["mariadb-install-db", *options])
+            done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
             if done.returncode:
                 words = "\n".join((done.stdout + done.stderr).splitlines()[-8:])
                 raise LabError("mariadb-install-db failed:\n%(words)s", {"words": words})
-            data.rename(self._path)
+            half = self._path.with_suffix(".new")
+            shutil.rmtree(half, ignore_errors=True)
+            shutil.copytree(Path(folder, "data"), half)
+            half.rename(self._path)
 
 
 def wait_for_database(path: Path, alive: Callable[[], bool], seconds: float = 60) -> None:

@@ -6,9 +6,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 
 from config.labs.clients import SYSTEM_PATH
@@ -23,8 +22,8 @@ def program(name: str) -> str | None:
 
 
 def missing(needed: Mapping[str, str]) -> list[str]:
-    """The packages (keys) whose program (value) is absent."""
-    return [package for package, name in needed.items() if program(name) is None]
+    """The packages (keys) whose program or file (value) is absent."""
+    return [package for package, name in needed.items() if program(name) is None and not Path(name).is_file()]
 
 
 def missing_error(names: Sequence[str]) -> MissingPackages:
@@ -46,7 +45,7 @@ def root_prefix() -> list[str] | None:
 
 
 def install(names: Sequence[str]) -> None:
-    """apt-get install by name; raises MissingPackages without the right to, LabError with apt's last words."""
+    """apt-get install by name; raises MissingPackages without the right to, or LabError."""
     if not names:
         return
     prefix = root_prefix()

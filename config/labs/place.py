@@ -6,14 +6,13 @@ import fcntl
 import hashlib
 import json
 import os
-import pwd
 import secrets
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from config.labs.clients import GUESTS, TMP
 from config.labs.conf import Plan
 from config.labs.errors import LabError
 from config.labs.ports import all_free, free_block
@@ -29,6 +28,19 @@ class Sizes:
     slurmd_timeout: int
 
 
+@dataclass(frozen=True)
+class Host:
+    """The name that daemons take for their machine's, its address, and the login they run as.
+
+    `local`: that name resolves to `address`.
+    """
+
+    name: str
+    address: str
+    local: bool
+    owner: str
+
+
 class Place:
     """A lab's directories and the lock that keeps a second lab out of them."""
 
@@ -36,7 +48,7 @@ class Place:
         self.root = root.resolve()
         tag = hashlib.sha256(str(self.root).encode()).hexdigest()[:10]
         # Neither TMPDIR nor XDG_RUNTIME_DIR: a socket's path must be short, and other logins must reach it.
-        self.run = Path("/tmp") / f"kezek-lab-{os.geteuid()}-{tag}"
+        self.run = Path(TMP) / f"kezek-lab-{os.geteuid()}-{tag}"
         self._lock: IO[str] | None = None
 
     def claim(self) -> None:
@@ -64,11 +76,17 @@ class Place:
         # In a folder that everybody may write to, a prepared directory or link would give our sockets away.
         if self.run.is_symlink() or self.run.stat().st_uid != os.geteuid():
             raise LabError("%(path)s belongs to another user: remove it.", {"path": self.run})
-        for path in (self.run, self.run / "etc", self.run / "spool"):
-            path.mkdir(exist_ok=True)
-            path.chmod(0o755)  # whatever the umask was: the job user reads here
+        for name in (".", "etc", "spool"):
+            self.open_folder(name)
         for path in (self.root / "ctld", self.root / "log"):
             path.mkdir(parents=True, exist_ok=True)
+
+    def open_folder(self, name: str) -> Path:
+        """A folder of the run directory that others may enter, whatever the umask is."""
+        folder = self.run / name
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
+        return folder
 
     def remove(self) -> None:
         """Forget everything; only for a lab that is stopped."""
@@ -82,6 +100,26 @@ class Place:
         if not file.exists():
             self.private(file, secrets.token_bytes(size))
         return file
+
+    def people(self, etc: Path) -> tuple[Path, Path]:
+        """passwd and group files with the guests added to those of `etc`."""
+        people = "".join(f"{login}:x:{uid}:{uid}::{TMP}:/bin/sh\n" for login, uid in GUESTS.items())
+        groups = "".join(f"{login}:x:{uid}:\n" for login, uid in GUESTS.items())
+        made = []
+        for name, lines in (("passwd", people), ("group", groups)):
+            file = self.open_folder("etc") / name
+            file.write_text((etc / name).read_text(encoding="utf-8") + lines, encoding="utf-8")
+            file.chmod(0o644)
+            made.append(file)
+        return made[0], made[1]
+
+    def files(self, name: str, count: int) -> list[Path]:
+        """Empty files that can stand for devices."""
+        folder = self.open_folder(name)
+        found = [folder / f"{name}{i}" for i in range(count)]
+        for file in found:
+            file.touch()
+        return found
 
     @staticmethod
     def private(file: Path, content: bytes) -> None:
@@ -97,19 +135,11 @@ class Place:
         file = self.root / "lab.json"
         if not file.exists():
             return None
-        saved: Mapping[str, object] = json.loads(file.read_text(encoding="utf-8"))
-        ports = range(int(str(saved["base_port"])), int(str(saved["base_port"])) + int(str(saved["nodes"])) + 2)
-        return Plan(
-            ports=ports,
-            nodes=int(str(saved["nodes"])),
-            gpus=int(str(saved["gpus"])),
-            host=str(saved["host"]),
-            address=str(saved["address"]),
-            owner=str(saved["owner"]),
-            slurmd_timeout=int(str(saved["slurmd_timeout"])),
-        )
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        first = saved.pop("first_port")
+        return Plan(ports=range(first, first + saved["nodes"] + 2), **saved)
 
-    def new_plan(self, sizes: Sizes, host: str, address: str) -> Plan:
+    def new_plan(self, sizes: Sizes, host: Host) -> Plan:
         """Choose ports (the saved ones when still free) and save the plan; nothing of ours may be running."""
         count = sizes.nodes + 2
         saved = self.saved_plan()
@@ -117,18 +147,20 @@ class Place:
         ports = range(first, first + count) if first else free_block(count)
         if not all_free(ports):
             if sizes.base_port:
-                raise LabError("Ports %(first)s to %(last)s are not free.", {"first": ports[0], "last": ports[-1]})
+                details = {"first": ports[0], "last": ports[-1]}
+                raise LabError("Ports %(first)s to %(last)s are not free.", details)
             ports = free_block(count)
-        owner = pwd.getpwuid(os.geteuid()).pw_name
-        plan = Plan(ports, sizes.nodes, sizes.gpus, host, address, owner, sizes.slurmd_timeout)
-        record = {
-            "base_port": ports[0],
-            "nodes": plan.nodes,
-            "gpus": plan.gpus,
-            "host": host,
-            "address": address,
-            "owner": owner,
-            "slurmd_timeout": plan.slurmd_timeout,
-        }
-        (self.root / "lab.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        plan = Plan(
+            ports=ports,
+            nodes=sizes.nodes,
+            gpus=sizes.gpus,
+            host=host.name,
+            address=host.address,
+            local=host.local,
+            owner=host.owner,
+            slurmd_timeout=sizes.slurmd_timeout,
+        )
+        record = {name: value for name, value in asdict(plan).items() if name != "ports"}
+        text = json.dumps({"first_port": ports[0], **record}, indent=1)
+        (self.root / "lab.json").write_text(text, encoding="utf-8")
         return plan

@@ -29,7 +29,7 @@ def all_free(ports: range) -> bool:
 def free_block(count: int) -> range:
     """`count` consecutive free ports, at a random place so that labs beside each other differ."""
     for _ in range(200):
-        first = random.randrange(_FIRST, _LAST - count)
+        first = random.randrange(_FIRST, _LAST - count)  # noqa: S311 - a port is no secret
         if all_free(block := range(first, first + count)):
             return block
     raise LabError("No %(count)s consecutive free ports between 20000 and 32000.", {"count": count})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from config.labs.errors import LabError
 
-# Stands in the environment of every daemon (and so of slurmstepd), but of no client: what a lab may sweep away.
+# In the environment of every daemon (and so of slurmstepd), but of no client: what a lab may sweep away.
 MARKER = "KEZEK_LAB_DAEMON"
 
 

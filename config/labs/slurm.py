@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from config.labs.clients import SYSTEM_PATH, Clients
+from config.labs.clients import SYSTEM_PATH, TMP, Clients
 from config.labs.conf import CLUSTER, Layout, Plan, gres_conf, slurm_conf, slurmdbd_conf
 from config.labs.errors import LabError
-from config.labs.place import Place, Sizes
+from config.labs.place import Host, Place, Sizes
 from config.labs.processes import Daemons, wait_until
 
 
@@ -26,7 +26,13 @@ class SlurmLab(Clients):
     """
 
     def __init__(
-        self, root: Path, *, nodes: int = 4, gpus: int = 8, base_port: int | None = None, slurmd_timeout: int = 20
+        self,
+        root: Path,
+        *,
+        nodes: int = 4,
+        gpus: int = 8,
+        base_port: int | None = None,
+        slurmd_timeout: int = 20,
     ) -> None:
         self.place = Place(root)
         self.sizes = Sizes(nodes, gpus, base_port, slurmd_timeout)
@@ -48,16 +54,16 @@ class SlurmLab(Clients):
         """The authentication lines of slurm.conf and of slurmdbd.conf."""
 
     @abstractmethod
-    def _devices(self, count: int) -> list[Path]:
-        """Files that stand for `count` GPUs."""
-
-    @abstractmethod
-    def _host(self) -> tuple[str, str]:
-        """The name that the daemons take for this machine's, and its address."""
+    def _host(self) -> Host:
+        """Where the daemons believe they run, and as whom."""
 
     @abstractmethod
     def _cgroup_conf(self) -> str:
         """cgroup.conf: no cgroups, as this release says it."""
+
+    @abstractmethod
+    def _etc(self) -> Path:
+        """The /etc whose people the daemons know."""
 
     @abstractmethod
     def _start_database(self) -> None:
@@ -96,8 +102,9 @@ class SlurmLab(Clients):
             # A run that was killed may have left daemons; a new one cannot share their state.
             self.daemons.sweep()
             self.place.make()
-            self._plan = self.place.new_plan(self.sizes, *self._host())
+            self._plan = self.place.new_plan(self.sizes, self._host())
             self._write_files(self._plan)
+            self.place.people(self._etc())
             self._start_database()
             self.start_slurmdbd()
             self._register()
@@ -120,7 +127,7 @@ class SlurmLab(Clients):
         slurmds = [name for name in self.daemons.names() if name.startswith("slurmd.")]
         for name in slurmds:
             self.daemons.end(name, signal.SIGKILL)
-        for name in ("slurmctld", "slurmdbd", "mariadbd", "munged"):
+        for name in ("slurmctld", "slurmdbd", "mariadbd", "munged", "sackd"):
             self.daemons.end(name)
         self.daemons.sweep()
         self.place.release()
@@ -151,7 +158,9 @@ class SlurmLab(Clients):
 
     def start_slurmctld(self) -> None:
         """Start slurmctld and wait until it answers."""
-        self._spawn("slurmctld", ["slurmctld", "-D"])
+        saved = (self.place.root / "ctld/assoc_usage").exists()
+        # Killed before its first periodic save, 26.05 refuses to start again unless told to ignore that.
+        self._spawn("slurmctld", ["slurmctld", "-D", *([] if saved else ["-i"])])
         self._await("slurmctld", lambda: " UP" in self.run("scontrol", "ping", timeout=5))
 
     def kill_slurmdbd(self) -> None:
@@ -176,14 +185,14 @@ class SlurmLab(Clients):
     def _spawn(self, name: str, argv: Sequence[str]) -> None:
         env = {
             "PATH": SYSTEM_PATH,
-            "HOME": "/tmp",
+            "HOME": TMP,
             "SLURM_CONF": str(self.slurm_conf.with_name("server.conf")),
             "MYSQL_UNIX_PORT": str(self.layout.mysql_socket),
         }
         self.daemons.start(name, self._daemon(argv), env)
 
     def _spawn_slurmd(self, node: str) -> None:
-        (self.place.run / "spool" / node).mkdir(exist_ok=True)
+        self.place.open_folder(f"spool/{node}")
         self._spawn(f"slurmd.{node}", ["slurmd", "-D", "-N", node])
 
     def _await(self, daemon: str, answers: Callable[[], bool], seconds: float = 60) -> None:
@@ -217,11 +226,24 @@ class SlurmLab(Clients):
     def _write_files(self, plan: Plan) -> None:
         etc = self.slurm_conf.parent
         auth, dbd_auth = self._auth()
-        (etc / "server.conf").write_text(slurm_conf(plan, self.layout, auth), encoding="utf-8")
-        self.slurm_conf.write_text(f"include {etc / 'server.conf'}\n{self._client_conf()}", encoding="utf-8")
-        (etc / "gres.conf").write_text(gres_conf(self._devices(plan.gpus)), encoding="utf-8")
-        (etc / "cgroup.conf").write_text(self._cgroup_conf(), encoding="utf-8")
+        texts = {
+            "server.conf": slurm_conf(plan, self.layout, auth),
+            "slurm.conf": f"include {etc / 'server.conf'}\n{self._client_conf()}",
+            "gres.conf": gres_conf(self._devices(plan.gpus)),
+            "cgroup.conf": self._cgroup_conf(),
+        }
+        for name, text in texts.items():
+            (etc / name).write_text(text, encoding="utf-8")
+            (etc / name).chmod(0o644)  # whatever the umask: job users read them
         self.place.private(etc / "slurmdbd.conf", slurmdbd_conf(plan, self.layout, dbd_auth).encode())
+
+    def _devices(self, count: int) -> list[Path]:
+        """Files that stand for `count` GPUs; Slurm never opens them."""
+        terminals = [Path(f"/dev/tty{number}") for number in range(count)]
+        if all(path.is_char_device() for path in terminals):
+            return terminals
+        # A container has no consoles. With plain files jobs lack CUDA_VISIBLE_DEVICES, but are counted alike.
+        return self.place.files("gpu", count)
 
     def _client_conf(self) -> str:
         """What only clients outside need in their slurm.conf."""
