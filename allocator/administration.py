@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from allocator import events, sign_in_sessions
+from allocator import events, quotas, sign_in_sessions
 from allocator.actors import Actor, Role
 from allocator.authorization import Action, require
 from allocator.errors import Conflict, Fault
@@ -53,6 +53,7 @@ def create(
     events.record(session, actor, person, "person.created", now=now, after={"roles": sorted(roles)})
     for role in roles:
         grant_role(session, actor, person, role, now=now)
+    quotas.link_team(session, person, now)
     return person
 
 

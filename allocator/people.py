@@ -86,10 +86,13 @@ def confirm(session: Session, token: str, *, now: datetime) -> Person:
 
 
 def mark_confirmed(session: Session, person: Person, *, now: datetime) -> None:
-    """Note that a letter to the address has reached the person."""
+    """Note that a letter to the address has reached the person, who joins the quotas that wait for it."""
+    from allocator import quotas  # which imports this module for logins
+
     if person.email_confirmed_at is None:
         person.email_confirmed_at = now
         _record_own(session, person, "person.confirmed", now)
+        quotas.link_team(session, person, now)
 
 
 def find_by_email(session: Session, email: str) -> Person | None:
