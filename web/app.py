@@ -25,6 +25,7 @@ from web import (
     errors,
     gallery,
     health,
+    home,
     i18n,
     identity,
     limits,
@@ -48,6 +49,7 @@ csrf = CSRFProtect()
 # Every module of views stands here, in the order of the menu; a module is registered nowhere else.
 BLUEPRINTS: list[Blueprint] = [
     health.bp,
+    home.bp,
     applications.bp,
     quotas.bp,
     bookings.bp,

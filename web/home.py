@@ -8,7 +8,7 @@ from allocator import overview
 from config.clock import utcnow
 from web.identity import current_actor
 from web.session import db
-from web.site_policy import policy
+from web.policy import policy
 
 bp = Blueprint("home", __name__)
 
