@@ -161,36 +161,48 @@ class SlurmAccounts:
         leaving = {
             account.name: seen.logins.get(account.name, {}).keys() - account.logins for account in accounts
         }
-        self._move_defaults(leaving, cluster_name)
-        for account in accounts:
-            extra = sorted(seen.logins.get(account.name, {}).keys() - account.logins)
-            for part in _batches(extra):
-                where = (f"name={','.join(part)}", f"account={account.name}", f"cluster={cluster_name}")
+        try:
+            gone = self._settle_people(leaving, cluster_name)
+        except InUse as error:
+            in_use, gone = error, set()
+        for name, logins in leaving.items():
+            for part in _batches(sorted(logins - gone)):
+                where = (f"name={','.join(part)}", f"account={name}", f"cluster={cluster_name}")
                 try:
                     self._change("remove", "user", "where", *where)
                 except InUse as error:
                     in_use = error
         return in_use
 
-    def _move_defaults(self, leaving: Mapping[str, Set[str]], cluster_name: str) -> None:
-        """Give logins that leave their default account another one that they keep: Slurm insists on it."""
-        if not any(leaving.values()):
-            return
-        accounts: dict[str, set[str]] = {}
+    def _settle_people(self, leaving: Mapping[str, Set[str]], cluster_name: str) -> set[str]:
+        """Prepare people for leaving accounts: Slurm refuses while one of these is anybody's default account.
+
+        Who keeps another account gets that as default; who keeps none is taken off the cluster and returned.
+        """
+        people = set().union(*leaving.values())
+        if not people:
+            return set()
+        keeps: dict[str, set[str]] = {login: set() for login in people}
         defaults: dict[str, str] = {}
-        columns, where = "user,defaultaccount,account", ("withassoc", f"cluster={cluster_name}")
-        for login, default, account in self._show("user", columns, 3, *where):
-            if login not in leaving.get(account, ()):
-                accounts.setdefault(login, set()).add(account)
-            defaults[login] = default
+        where = ("withassoc", f"cluster={cluster_name}")
+        for login, default, account in self._show("user", "user,defaultaccount,account", 3, *where):
+            if login in people:
+                defaults[login] = default
+                if login not in leaving.get(account, ()):
+                    keeps[login].add(account)
+        gone = {login for login in defaults if not keeps[login]}
         moves: dict[str, list[str]] = {}
-        for login, default in sorted(defaults.items()):
-            if login in leaving.get(default, ()) and accounts.get(login):
-                moves.setdefault(min(accounts[login]), []).append(login)
+        for login in sorted(defaults.keys() - gone):
+            if login in leaving.get(defaults[login], ()):
+                moves.setdefault(min(keeps[login]), []).append(login)
+        on_cluster = f"cluster={cluster_name}"
         for account, logins in moves.items():
             for part in _batches(logins):
-                where = ("where", f"name={','.join(part)}", f"cluster={cluster_name}")
-                self._change("modify", "user", *where, "set", f"defaultaccount={account}")
+                where = (f"name={','.join(part)}", on_cluster)
+                self._change("modify", "user", "where", *where, "set", f"defaultaccount={account}")
+        for part in _batches(sorted(gone)):
+            self._change("remove", "user", "where", f"name={','.join(part)}", on_cluster)
+        return gone
 
     def _verify(self, accounts: Sequence[Account], cluster_name: str) -> None:
         there = {account.name: account for account in self.read(cluster_name)}
@@ -225,16 +237,9 @@ class SlurmAccounts:
 
     def _remove_part(self, names: list[str], seen: _Seen, cluster_name: str) -> InUse | None:
         """Remove accounts together, or one by one: sacctmgr removes none when one of them has a job."""
-        leaving = {name: set(seen.logins.get(name, {})) for name in names}
-        logins = sorted(set().union(*leaving.values()))
-        accounts = ",".join(names)
         try:
-            self._move_defaults(leaving, cluster_name)
-            for part in _batches(logins):
-                # People first: 22.05 keeps an account that is anybody's default, be it to be removed or not.
-                where = (f"name={','.join(part)}", f"account={accounts}", f"cluster={cluster_name}")
-                self._change("remove", "user", "where", *where)
-            self._change("remove", "account", "where", f"name={accounts}")
+            self._settle_people({name: set(seen.logins.get(name, {})) for name in names}, cluster_name)
+            self._change("remove", "account", "where", f"name={','.join(names)}")
         except InUse as error:
             if len(names) == 1:
                 return error
