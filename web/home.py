@@ -7,8 +7,8 @@ from flask import Blueprint, render_template
 from allocator import overview
 from config.clock import utcnow
 from web.identity import current_actor
-from web.session import db
 from web.policy import policy
+from web.session import db
 
 bp = Blueprint("home", __name__)
 
