@@ -82,13 +82,12 @@ class Clients(ABC):
     def add_user(self, account: str, user: str | None = None) -> None:
         """Let a login submit under an account; both are made if need be."""
         login = user or self.job_user
-        for command in (["account", account], ["user", login, f"account={account}"]):
-            try:
-                self.run("sacctmgr", "-i", "add", *command)
-            except LabError as error:
-                # What 22.05 and 26.05 say, with rc 1, when it exists.
-                if not any(words in str(error) for words in ("Nothing new added", "Already existing")):
-                    raise
+        show = ["sacctmgr", "-n", "-P", "show"]
+        # Asked first: the releases answer a repeated `add` with rc 1 and different words.
+        if not self.run(*show, "account", account, "format=account").strip():
+            self.run("sacctmgr", "-i", "add", "account", account)
+        if not self.run(*show, "assoc", f"account={account}", f"user={login}", "format=user").strip():
+            self.run("sacctmgr", "-i", "add", "user", login, f"account={account}")
 
     def node_state(self, node: str) -> set[str]:
         """A node's states as scontrol tells them; NOT_RESPONDING stands for the asterisk."""

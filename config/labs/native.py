@@ -64,7 +64,7 @@ class NativeLab(SlurmLab):
         return [*self._with_guests(), *become, *argv]
 
     def _with_guests(self) -> list[str]:
-        """Run in a mount namespace of its own where the lab's guests have logins; the machine's files stay."""
+        """Run in a mount namespace where the lab's guests have logins; the machine's files stay."""
         if os.geteuid() != 0:
             return []
         etc = self.slurm_conf.parent

@@ -100,8 +100,7 @@ class Daemons:
         (self._pids / name).unlink(missing_ok=True)
 
     def leftovers(self) -> list[int]:
-        """Every process that descends from this lab's daemons: by the marker, and the children of those."""
-        wanted = f"{MARKER}={self._pids}".encode()
+        """Every process that descends from this lab's daemons, wherever it was reparented to."""
         parents: dict[int, int] = {}
         found: set[int] = set()
         for pid in (int(p.name) for p in Path("/proc").iterdir() if p.name.isdecimal()):
@@ -109,13 +108,23 @@ class Daemons:
             if fields is None or fields[0] in "ZX":
                 continue
             parents[pid] = int(fields[1])
-            # Another login's process cannot be read and is none of ours, unless its parent is.
-            with suppress(OSError):
-                if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                    found.add(pid)
+            if self._is_ours(pid):
+                found.add(pid)
         while more := {pid for pid, parent in parents.items() if parent in found} - found:
             found |= more
         return sorted(found - {os.getpid()})
+
+    def _is_ours(self, pid: int) -> bool:
+        """By the marker, or by a mount of the run directory: 26.05's slurmstepd loses its environment."""
+        process = Path(f"/proc/{pid}")
+        marker = f"{MARKER}={self._pids}".encode()
+        mounted = f"{self._pids.parent.name}/".encode()
+        # Another login's process cannot be read and is none of ours, unless its parent is.
+        with suppress(OSError):
+            if marker in (process / "environ").read_bytes().split(b"\0"):
+                return True
+            return mounted in (process / "mountinfo").read_bytes()
+        return False
 
     def sweep(self) -> None:
         """Kill whatever a crash or an interrupted start left behind; raises when something survives."""
