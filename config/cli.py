@@ -19,7 +19,7 @@ HELP: Mapping[str, str] = {
     "db": "Create, upgrade and look at the database.",
     "demo": "Load the demonstration data and show its people.",
     "doctor": "Check settings, database, cluster, clock and mail.",
-    "lab": "Start and stop private Slurm clusters for trying and testing.",
+    "lab": "Private Slurm clusters for development and tests.",
     "scheduler": "Run the scheduler.",
     "slurm": "Show and apply what the cluster should hold.",
     "up": "Start web and scheduler together and watch over them.",
