@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from sqlalchemy import delete, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from allocator.db import Database
@@ -85,8 +85,8 @@ def _note(database: Database, job: Job, values: Mapping[str, Any]) -> bool:
     try:
         with database.transaction() as session:
             session.execute(update(JobHealth).where(JobHealth.name == job.name).values(**values))
-    except OperationalError as error:
-        # The database is what is away: the next round writes.
+    except DBAPIError as error:
+        # The database itself is the trouble: the next round writes.
         log.warning("job health not written", job=job.name, problem=str(error.orig))
         return False
     return True

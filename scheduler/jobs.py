@@ -15,7 +15,7 @@ import structlog
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import delete
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from allocator import bookings, quotas, sign_in
 from allocator.db import Database
@@ -146,12 +146,12 @@ class Scheduler:
         return all(done)
 
     def _lead(self) -> None:
-        log.info("leading", leader=self._name)
         lost = threading.Event()
         jobs = make_jobs(self._database, self._settings, lambda: not (self._stop.is_set() or lost.is_set()))
         if not self._forget_others(jobs):
             self._stop.wait(STANDBY_SECONDS)
             return
+        log.info("leading", leader=self._name)
         clock = self._clock(jobs, lost)
         clock.start()
         try:
@@ -197,7 +197,7 @@ class Scheduler:
     def _forget_others(self, jobs: Sequence[Job]) -> bool:
         try:
             job_health.forget_others(self._database, jobs)
-        except OperationalError as error:
+        except DBAPIError as error:
             log.warning("database away", problem=str(error.orig))
             return False
         return True

@@ -119,6 +119,10 @@ class PostgresLeadership:
 
     def release(self) -> None:
         with self._one_at_a_time:
+            if self._connection is not None:
+                # Said aloud: the server notices a closed connection only a moment later.
+                with suppress(psycopg.Error):
+                    self._connection.execute("SELECT pg_advisory_unlock(%s)", (LOCK_KEY,))
             self._drop()
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
