@@ -12,12 +12,11 @@ from sqlalchemy import select
 from allocator import booking_queries, bookings, capacity, ledger
 from allocator.authorization import Action, may, require
 from allocator.bookings import Ask, Quote
-from allocator.errors import Fault, Invalid, NoCapacity, Stale
+from allocator.errors import Invalid, NoCapacity, Stale
 from allocator.models import Booking, Person, Quota
 from allocator.states import BookingState
-from allocator.windows import Shape
+from allocator.windows import Shape, ceil
 from config.clock import utcnow
-from config.i18n import N_
 from web import charts, once
 from web.booking_forms import LOCAL, BookingForm, CancelForm
 from web.booking_words import situation, timeline
@@ -31,7 +30,6 @@ from web.session import db, settings
 bp = Blueprint("bookings", __name__)
 BOOKING = "/bookings/<int(max=9223372036854775807):booking_id>"
 AHEAD_DAYS = 14
-WHEN_MISSED = N_("Within the time that can be booked there is no start for this.")
 
 
 @bp.get("/bookings")
@@ -56,6 +54,8 @@ def new(quota_id: int) -> ResponseReturnValue:
     if "hours" not in request.args:
         return _form_page(quota, _suggestion(quota))
     form = BookingForm(request.args, meta={"csrf": False})
+    if "edit" in request.args:  # back from the quote, with everything as it was
+        return _form_page(quota, form)
     if not form.validate():
         return _form_page(quota, form), 422
     try:
@@ -79,15 +79,15 @@ def book(quota_id: int) -> ResponseReturnValue:
     if not form.validate_on_submit():
         return _form_page(quota, form), 422
     try:
-        ask = _ask(quota, form, now)
+        ask = _ask(quota, form, now, quoted=True)
         booking = bookings.book(db(), current_actor(), quota, ask, rules=policy().bookings, now=now)
     except Invalid as error:
         if error.fields.keys() <= {"starts_at"} and form.starts_at.data:
-            return _refused(quota, form, _quote(quota, form, now)), 422
+            return _refused(quota, form, _quote(quota, form, now, quoted=True)), 422
         form.show(error)
         return _form_page(quota, form), 422
     except NoCapacity:
-        return _refused(quota, form, _quote(quota, form, now)), 409
+        return _refused(quota, form, _quote(quota, form, now, quoted=True)), 409
     hours = gpu_hours(booking.gpu_seconds)
     flash(
         gettext("Booked: %(hours)s GPU-hours from %(start)s.", hours=hours, start=moment(ask.starts_at)),
@@ -115,21 +115,25 @@ def _suggestion(quota: Quota) -> BookingForm:
     return form
 
 
-def _ask(quota: Quota, form: BookingForm, now: datetime) -> Ask:
-    """What the form asks for. "As soon as possible" is taken at its word again when its start has gone by."""
-    zone, rules = settings().zone, policy().bookings
-    start = form.start(zone) if form.starts_at.data or not form.asap.data else None
-    if form.asap.data and (start is None or start < now + rules.lead_time):
-        shape = Shape(form.nodes.data or 0, form.gpus_per_node.data or 0)
-        start = bookings.earliest(db(), quota, shape, form.length(), rules=rules, now=now)
-        if start is None:
-            raise Invalid({"asap": [Fault(WHEN_MISSED)]})
-    assert start is not None
-    return form.ask_at(start)
+def _ask(quota: Quota, form: BookingForm, now: datetime, quoted: bool) -> Ask:
+    """What the form asks for; a start `quoted` as the soonest possible holds until it has gone by."""
+    if not form.asap.data:
+        return form.ask_at(form.start(settings().zone))
+    rules = policy().bookings
+    if quoted and form.starts_at.data:
+        start = form.start(settings().zone)
+        if start >= now + rules.lead_time:
+            return form.ask_at(start)
+    shape = Shape(form.nodes.data or 0, form.gpus_per_node.data or 0)
+    found = bookings.earliest(db(), quota, shape, form.length(), rules=rules, now=now)
+    if found is None:
+        # a wrong shape or length is the better reason, if there is one: the checks know
+        found = form.start(settings().zone) if form.starts_at.data else now + rules.lead_time
+    return form.ask_at(ceil(found))
 
 
-def _quote(quota: Quota, form: BookingForm, now: datetime) -> Quote:
-    ask = _ask(quota, form, now)
+def _quote(quota: Quota, form: BookingForm, now: datetime, quoted: bool = False) -> Quote:
+    ask = _ask(quota, form, now, quoted)
     return bookings.quote(db(), current_actor(), quota, ask, rules=policy().bookings, now=now)
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from flask import Blueprint, render_template
 from flask.typing import ResponseReturnValue
 
-from allocator import capacity, cluster_queries
+from allocator import capacity, cluster_queries, problems
 from allocator.authorization import Action, may
 from allocator.capacity import GpuType
-from allocator.models import Cluster, JobHealth
+from allocator.health import scheduler_health
+from allocator.models import Cluster
 from config.clock import utcnow
 from web import charts
 from web.identity import current_actor
@@ -20,7 +20,6 @@ from web.session import db, settings
 bp = Blueprint("clusters", __name__)
 DAYS = 14
 DAY_SECONDS = 24 * 3600
-MISSED = 3  # runs that may be missed before a job counts as late
 
 
 class Offer(NamedTuple):
@@ -67,15 +66,10 @@ def show(slug: str) -> ResponseReturnValue:
         cluster=cluster,
         now=now,
         nodes=cluster_queries.nodes_of(db(), cluster),
-        jobs=[(job, _how(job, now)) for job in cluster_queries.job_health(db(), cluster)],
+        jobs=cluster_queries.job_health(db(), cluster),
+        health=scheduler_health(db(), now),
+        problem_sentence=problems.sentence,
         troubled=cluster_queries.troubled_reservations(db(), cluster),
         unknown=cluster_queries.unknown_accounts(db(), cluster),
         offers=_offers([cluster]),
     )
-
-
-def _how(job: JobHealth, now: datetime) -> str:
-    """`failing`, `late` or `fine`."""
-    if job.failed_at and (job.succeeded_at is None or job.failed_at > job.succeeded_at):
-        return "failing"
-    return "late" if now - job.started_at > MISSED * timedelta(seconds=job.interval_seconds) else "fine"
