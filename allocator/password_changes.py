@@ -1,5 +1,6 @@
 """Changing a password one knows, and replacing a forgotten one through a mailed link."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
@@ -11,6 +12,7 @@ from allocator.errors import Fault, Invalid, NotFound
 from allocator.models import Person, TokenPurpose
 from allocator.passwords import hash_password, password_faults
 from config.i18n import N_
+from config.settings import FORBIDDEN_LOGINS
 
 
 def change_password(
@@ -51,7 +53,15 @@ def may_reset(session: Session, token: str, *, now: datetime) -> bool:
     return tokens.holder(session, token, TokenPurpose.RESET_PASSWORD, now=now) is not None
 
 
-def reset_password(session: Session, token: str, new_password: str, *, secret: str, now: datetime) -> Person:
+def reset_password(
+    session: Session,
+    token: str,
+    new_password: str,
+    *,
+    secret: str,
+    now: datetime,
+    forbidden_logins: Collection[str] = FORBIDDEN_LOGINS,
+) -> Person:
     """Set a new password by link: confirms the address, ends every session, forgives failed tries.
 
     Raises Invalid, which leaves the link usable, and NotFound for a link that is unknown, used or too old.
@@ -65,7 +75,7 @@ def reset_password(session: Session, token: str, new_password: str, *, secret: s
     if person is None:
         raise NotFound(N_("This link does not work any more. Ask for a new one."))
     tokens.revoke(session, person, TokenPurpose.CONFIRM_EMAIL, now=now)
-    people.mark_confirmed(session, person, now=now)
+    people.mark_confirmed(session, person, now=now, forbidden_logins=forbidden_logins)
     sign_in.forgive(session, person.email, secret=secret)
     _set_password(session, Actor(person.id), person, new_password, "person.password_reset", None, now)
     return person

@@ -17,6 +17,7 @@ from allocator.models import Person, RoleGrant, TokenPurpose
 from allocator.passwords import hash_password, password_faults
 from allocator.revisions import require_unchanged
 from config.i18n import LANGUAGES, N_
+from config.settings import FORBIDDEN_LOGINS
 
 NAME_LENGTH = 120
 CLUSTER_LOGIN = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
@@ -76,23 +77,31 @@ def send_confirmation_again(
         _send_confirmation(session, person, confirm_within, now)
 
 
-def confirm(session: Session, token: str, *, now: datetime) -> Person:
+def confirm(
+    session: Session, token: str, *, now: datetime, forbidden_logins: Collection[str] = FORBIDDEN_LOGINS
+) -> Person:
     """The address belongs to the person; raises NotFound for a link that is unknown, used or too old."""
     person = tokens.redeem(session, token, TokenPurpose.CONFIRM_EMAIL, now=now)
     if person is None:
         raise NotFound(N_("This link does not work any more. Ask for a new one."))
-    mark_confirmed(session, person, now=now)
+    mark_confirmed(session, person, now=now, forbidden_logins=forbidden_logins)
     return person
 
 
-def mark_confirmed(session: Session, person: Person, *, now: datetime) -> None:
+def mark_confirmed(
+    session: Session,
+    person: Person,
+    *,
+    now: datetime,
+    forbidden_logins: Collection[str] = FORBIDDEN_LOGINS,
+) -> None:
     """Note that a letter to the address has reached the person, who joins the quotas that wait for it."""
     from allocator import quotas  # which imports this module for logins
 
     if person.email_confirmed_at is None:
         person.email_confirmed_at = now
         _record_own(session, person, "person.confirmed", now)
-        quotas.link_team(session, person, now)
+        quotas.link_team(session, person, now, forbidden_logins)
 
 
 def find_by_email(session: Session, email: str) -> Person | None:

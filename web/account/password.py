@@ -47,7 +47,12 @@ def reset(token: str) -> ResponseReturnValue:
     if form.validate_on_submit():
         try:
             password_changes.reset_password(
-                db(), token, text(form.new_password), secret=secret(), now=utcnow()
+                db(),
+                token,
+                text(form.new_password),
+                secret=secret(),
+                now=utcnow(),
+                forbidden_logins=settings().forbidden_logins,
             )
         except Invalid as error:
             form.show(error)

@@ -59,7 +59,7 @@ def check_mail() -> ResponseReturnValue:
 def confirm(token: str) -> ResponseReturnValue:
     """Confirm with a button: programs that look at the links in letters must not use the link up."""
     if request.method == "POST":
-        people.confirm(db(), token, now=utcnow())
+        people.confirm(db(), token, now=utcnow(), forbidden_logins=settings().forbidden_logins)
         flash(gettext("Your address is confirmed. You can sign in now."), "success")
         return redirect(url_for("account.sign_in"), 303)
     works = tokens.holder(db(), token, TokenPurpose.CONFIRM_EMAIL, now=utcnow()) is not None
