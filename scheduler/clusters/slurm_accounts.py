@@ -8,6 +8,7 @@ parallel additions made slurmdbd 22.05 end itself ("unable to resolve deadlock")
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,6 +22,7 @@ from scheduler.clusters.slurm_tools import Tools
 # A command line's length is limited, and so is how long slurmdbd may be kept from others.
 BATCH = 500
 _ORGANIZATION = "kezek"
+_BUSY = re.compile(r"\bA = (\S+)")
 _Item = TypeVar("_Item")
 
 
@@ -167,9 +169,8 @@ class SlurmAccounts:
             in_use, gone = error, set()
         for name, logins in leaving.items():
             for part in _batches(sorted(logins - gone)):
-                where = (f"name={','.join(part)}", f"account={name}", f"cluster={cluster_name}")
                 try:
-                    self._change("remove", "user", "where", *where)
+                    self._remove_people(part, [name], cluster_name)
                 except InUse as error:
                     in_use = error
         return in_use
@@ -183,26 +184,45 @@ class SlurmAccounts:
         if not people:
             return set()
         keeps: dict[str, set[str]] = {login: set() for login in people}
+        leaves: dict[str, set[str]] = {login: set() for login in people}
         defaults: dict[str, str] = {}
-        where = ("withassoc", f"cluster={cluster_name}")
-        for login, default, account in self._show("user", "user,defaultaccount,account", 3, *where):
+        for login, default, account in self._show(
+            "user", "user,defaultaccount,account", 3, "withassoc", f"cluster={cluster_name}"
+        ):
             if login in people:
                 defaults[login] = default
-                if login not in leaving.get(account, ()):
-                    keeps[login].add(account)
-        gone = {login for login in defaults if not keeps[login]}
+                (leaves if login in leaving.get(account, ()) else keeps)[login].add(account)
         moves: dict[str, list[str]] = {}
-        for login in sorted(defaults.keys() - gone):
-            if login in leaving.get(defaults[login], ()):
+        for login, default in sorted(defaults.items()):
+            if keeps[login] and default in leaves[login]:
                 moves.setdefault(min(keeps[login]), []).append(login)
-        on_cluster = f"cluster={cluster_name}"
         for account, logins in moves.items():
             for part in _batches(logins):
-                where = (f"name={','.join(part)}", on_cluster)
+                where = (f"name={','.join(part)}", f"cluster={cluster_name}")
                 self._change("modify", "user", "where", *where, "set", f"defaultaccount={account}")
-        for part in _batches(sorted(gone)):
-            self._change("remove", "user", "where", f"name={','.join(part)}", on_cluster)
+        gone = {login for login in defaults if not keeps[login]}
+        self._take_off({login: leaves[login] for login in gone}, defaults, cluster_name)
         return gone
+
+    def _take_off(
+        self, leaves: Mapping[str, Set[str]], defaults: Mapping[str, str], cluster_name: str
+    ) -> None:
+        """Remove people from all the accounts they have here; 22.05 lets the default go only as the last."""
+        groups: dict[str, list[str]] = {}
+        for login in sorted(leaves):
+            if len(leaves[login]) > 1:
+                groups.setdefault(defaults[login], []).append(login)
+        for default, logins in groups.items():
+            accounts = sorted(set().union(*(leaves[login] for login in logins)) - {default})
+            for part in _batches(logins):
+                self._remove_people(part, accounts, cluster_name)
+        for part in _batches(sorted(leaves)):
+            last = sorted(set().union(*(leaves[login] for login in part)))
+            self._remove_people(part, last, cluster_name)
+
+    def _remove_people(self, logins: Sequence[str], accounts: Sequence[str], cluster_name: str) -> None:
+        where = (f"name={','.join(logins)}", f"account={','.join(accounts)}", f"cluster={cluster_name}")
+        self._change("remove", "user", "where", *where)
 
     def _verify(self, accounts: Sequence[Account], cluster_name: str) -> None:
         there = {account.name: account for account in self.read(cluster_name)}
@@ -236,15 +256,17 @@ class SlurmAccounts:
             raise in_use
 
     def _remove_part(self, names: list[str], seen: _Seen, cluster_name: str) -> InUse | None:
-        """Remove accounts together, or one by one: sacctmgr removes none when one of them has a job."""
+        """Remove accounts together, then without those that have jobs: sacctmgr removes all or none."""
         try:
             self._settle_people({name: set(seen.logins.get(name, {})) for name in names}, cluster_name)
             self._change("remove", "account", "where", f"name={','.join(names)}")
         except InUse as error:
-            if len(names) == 1:
-                return error
-            found = [self._remove_part([name], seen, cluster_name) for name in names]
-            return next(filter(None, found), None)
+            # It names the jobs that are in the way, though not all when they are many.
+            busy = set(_BUSY.findall(str(error))) & set(names) or set(names[:1])
+            rest = [name for name in names if name not in busy]
+            if rest:
+                self._remove_part(rest, seen, cluster_name)
+            return error
         return None
 
     def _change(self, *argv: str, stdin: str = "") -> None:

@@ -88,10 +88,13 @@ class SlurmCliCluster:
     def _controller(self, *argv: str) -> str:
         """Run what needs slurmctld, but only while it lives: the tools themselves would wait long for a
         dead one."""
+        self._ping()
+        return self._tools.run(*argv)
+
+    def _ping(self) -> None:
         ping = self._tools.run("scontrol", "ping", timeout=PING_SECONDS)
         if " UP" not in ping:
             raise Unreachable.said(self.slug, ping)
-        return self._tools.run(*argv)
 
     def nodes(self) -> list[Node]:
         return self._parsed(text.nodes, "scontrol", "-o", "show", "nodes")
@@ -114,9 +117,10 @@ class SlurmCliCluster:
         if any(one.reservation.name == reservation.name for one in held):
             raise Exists.said(self.slug, f"{reservation.name}: Duplicate reservation name")
         check_free(self.slug, reservation, held)
-        self._create(reservation)
+        self._make(reservation)
+        self._compare(reservation)
 
-    def _create(self, reservation: Reservation) -> None:
+    def _make(self, reservation: Reservation) -> None:
         self._controller(
             "scontrol",
             "create",
@@ -128,7 +132,6 @@ class SlurmCliCluster:
             f"Accounts={','.join(reservation.accounts)}",
             *self._part(reservation),
         )
-        self._compare(reservation)
 
     def _part(self, reservation: Reservation) -> list[str]:
         """How to ask for some GPUs of every node: with their share of the cores, or a job could use only
@@ -160,13 +163,15 @@ class SlurmCliCluster:
         gpus = (before.gpus_per_node, wanted.gpus_per_node)
         if gpus[0] != gpus[1] or (not same_nodes and gpus != (None, None)):
             self.delete_reservation(reservation.name)
-            self._create(reservation)
-            return
-        changes = _changes(before, wanted)
-        if changes:
-            name = f"ReservationName={reservation.name}"
-            self._controller("scontrol", "update", name, *changes)
+            self._make(reservation)
+        else:
+            self._alter(before, wanted)
         self._compare(reservation)
+
+    def _alter(self, before: Reservation, wanted: Reservation) -> None:
+        changes = [f"{key}={value}" for key, value in changed(before, wanted).items()]
+        if changes:
+            self._controller("scontrol", "update", f"ReservationName={wanted.name}", *changes)
 
     def _compare(self, asked: Reservation) -> None:
         compare(self.slug, as_shown(asked, self.capabilities), self.reservations())
@@ -228,18 +233,20 @@ def _uts(moment: datetime) -> str:
     return f"uts{int(moment.timestamp())}"
 
 
-def _changes(before: Reservation, wanted: Reservation) -> list[str]:
-    """Only what differs: a start that has passed must not be named again, not even unchanged."""
-    changes = []
-    if int(before.starts_at.timestamp()) != int(wanted.starts_at.timestamp()):
-        changes.append(f"StartTime={_uts(wanted.starts_at)}")
-    if int(before.ends_at.timestamp()) != int(wanted.ends_at.timestamp()):
-        changes.append(f"EndTime={_uts(wanted.ends_at)}")
-    if set(before.nodes) != set(wanted.nodes):
-        changes.append(f"Nodes={','.join(wanted.nodes)}")
-    if set(before.accounts) != set(wanted.accounts):
-        changes.append(f"Accounts={','.join(wanted.accounts)}")
-    return changes
+def changed(before: Reservation, wanted: Reservation) -> dict[str, str]:
+    """Only what differs, in scontrol's words: a start that has passed must not be named again, even
+    unchanged."""
+    old, new = _words(before), _words(wanted)
+    return {key: text for key, text in new.items() if old[key] != text}
+
+
+def _words(reservation: Reservation) -> dict[str, str]:
+    return {
+        "StartTime": _uts(reservation.starts_at),
+        "EndTime": _uts(reservation.ends_at),
+        "Nodes": ",".join(sorted(reservation.nodes)),
+        "Accounts": ",".join(sorted(reservation.accounts)),
+    }
 
 
 def runs_within(jobs: Iterable[JobUsage], since: datetime, until: datetime) -> list[JobUsage]:
