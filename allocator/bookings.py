@@ -6,7 +6,7 @@ not have asked for the lock.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -29,6 +29,7 @@ from config.i18n import N_
 __all__ = ["Ask", "Cancellation", "Quote", "advance", "book", "cancel", "cancellation", "earliest", "quote"]
 
 BATCH = 500  # bookings that one call of advance() moves at most: every event in it holds the chain
+TAKEN = N_("These GPUs are not free in that window.")
 NEVER_RESERVED = N_("The cluster could not reserve it; nothing is charged.")
 
 
@@ -71,17 +72,20 @@ def quote(
 ) -> Quote:
     """Whether the ask would fit now, and if not why; raises only what ``require`` raises."""
     require(actor, Action.BOOKING_CREATE, quota)
+    found = _find(session, quota, ask, rules, now)
+    # a wrong shape or length can start at no time at all; only a wrong start has alternatives
+    if found.fits or not found.faults.keys() <= {"starts_at"}:
+        return found
+    before, after = _nearest(session, quota, ask, rules, now)
+    return replace(found, before=before, after=after)
+
+
+def _find(session: Session, quota: Quota, ask: Ask, rules: BookingRules, now: datetime) -> Quote:
+    """The quote without alternatives: all that booking needs, and quick enough to ask under the lock."""
     balance = ledger.balance(session, quota)
     types = capacity.gpu_types(session, quota.cluster)
     faults = check(ask, quota, balance, types.get(quota.gpu_type), rules, now)
-    # a wrong shape or length can start at no time at all; only a wrong start has alternatives
-    if not faults.keys() <= {"starts_at"}:
-        return Quote(ask, balance, faults)
-    places = () if faults else _places(session, quota, ask)
-    if places:
-        return Quote(ask, balance, faults, tuple(places))
-    before, after = _nearest(session, quota, ask, rules, now)
-    return Quote(ask, balance, faults, (), before, after)
+    return Quote(ask, balance, faults, () if faults else tuple(_places(session, quota, ask)))
 
 
 def earliest(
@@ -118,17 +122,20 @@ def _places(session: Session, quota: Quota, ask: Ask) -> list[Place]:
 def book(
     session: Session, actor: Actor, quota: Quota, ask: Ask, *, rules: BookingRules, now: datetime
 ) -> Booking:
-    """Book named nodes. Raises Invalid (a rule is broken) or NoCapacity (its details: the nearest starts)."""
+    """Book named nodes. Raises Invalid when a rule is broken, NoCapacity when the GPUs are taken.
+
+    ``quote()`` has the nearest other starts; ask it when the lock is given up.
+    """
     require(actor, Action.BOOKING_CREATE, quota)
     if actor.person_id is None:
         raise ValueError("a booking is made by a person")
     capacity.lock(session, quota.cluster)
     session.refresh(quota)  # it may have been closed while we waited
-    found = quote(session, actor, quota, ask, rules=rules, now=now)
+    found = _find(session, quota, ask, rules, now)
     if found.faults:
         raise Invalid(found.faults)
     if not found.places:
-        raise _no_capacity(found)
+        raise NoCapacity(TAKEN)
     booking = _insert(session, actor.person_id, quota, found, now)
     facts: dict[str, object] = {
         "quota": quota.id,
@@ -179,14 +186,8 @@ def _insert(session: Session, person_id: int, quota: Quota, found: Quote, now: d
                 state_since=now,
             )
     except IntegrityError as error:
-        raise _no_capacity(found) from error
+        raise NoCapacity(TAKEN) from error
     return booking
-
-
-def _no_capacity(found: Quote) -> NoCapacity:
-    return NoCapacity(
-        N_("These GPUs are not free in that window."), {"before": found.before, "after": found.after}
-    )
 
 
 def cancellation(booking: Booking, now: datetime) -> Cancellation:

@@ -80,7 +80,9 @@ def book(quota_id: int) -> ResponseReturnValue:
         return _form_page(quota, form), 422
     try:
         ask = _ask(quota, form, now, quoted=True)
-        booking = bookings.book(db(), current_actor(), quota, ask, rules=policy().bookings, now=now)
+        # A savepoint: undone, it gives the cluster's lock up before the search for another start begins.
+        with db().begin_nested():
+            booking = bookings.book(db(), current_actor(), quota, ask, rules=policy().bookings, now=now)
     except Invalid as error:
         if error.fields.keys() <= {"starts_at"} and form.starts_at.data:
             return _refused(quota, form, _quote(quota, form, now, quoted=True)), 422

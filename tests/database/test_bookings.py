@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import bookings, capacity, events, ledger
-from allocator.actors import ANONYMOUS, Actor, Role
+from allocator import booking_letters, bookings, capacity, events, ledger, letters
+from allocator.actors import ANONYMOUS, SYSTEM, Actor, Role
 from allocator.bookings import Ask
 from allocator.errors import Forbidden, Invalid, NoCapacity, NotFound, SignInRequired, Stale, WrongState
 from allocator.models import (
@@ -179,12 +179,11 @@ def test_only_members_book(session: Session, quota: Quota) -> None:
 
 def test_when_full_the_nearest_starts_are_named(session: Session, actor: Actor, quota: Quota) -> None:
     book(session, actor, quota, ask(nodes=4, hours=10))
-    with pytest.raises(NoCapacity) as caught:
-        book(session, actor, quota, ask(nodes=1, start=SOON + timedelta(hours=4), hours=4))
-    assert caught.value.details == {
-        "before": SOON - timedelta(hours=4),
-        "after": SOON + timedelta(hours=10),
-    }
+    wanted = ask(nodes=1, start=SOON + timedelta(hours=4), hours=4)
+    with pytest.raises(NoCapacity):
+        book(session, actor, quota, wanted)
+    found = bookings.quote(session, actor, quota, wanted, rules=RULES, now=NOW)
+    assert (found.before, found.after) == (SOON - timedelta(hours=4), SOON + timedelta(hours=10))
     found = bookings.quote(session, actor, quota, ask(start=NOW - timedelta(days=1)), rules=RULES, now=NOW)
     assert not found.fits
     assert found.after == NOW + timedelta(minutes=1)
@@ -339,3 +338,17 @@ def test_booked_shares_are_summed_by_day(session: Session, actor: Actor, quota: 
     days = [(NOW + timedelta(days=n), NOW + timedelta(days=n + 1)) for n in range(4)]
     booked = capacity.booked_by_window(session, [quota.cluster], days)
     assert booked == {(quota.cluster_id, "h200"): [0, (16 * 24 + 3) * HOUR, 16 * 6 * HOUR, 0]}
+
+
+@pytest.mark.parametrize("lang", ["kk", "ru", "en"])
+def test_every_letter_about_a_booking_can_be_read(
+    session: Session, actor: Actor, quota: Quota, lang: str
+) -> None:
+    booking = book(session, actor, quota, ask(hours=3))
+    booking_letters.cancelled(session, booking, 12 * HOUR, SYSTEM, now=NOW)
+    booking_letters.blocked(session, booking, "The nodes are still busy.", now=NOW)
+    for letter in session.scalars(select(OutboxItem)):
+        subject, body = letters.render(letter.letter, lang, "Aigerim", letter.details, "https://kezek.kz")
+        assert str(booking.id) in subject
+        assert f"https://kezek.kz/bookings/{booking.id}" in body
+        assert "%(" not in subject + body
