@@ -315,4 +315,6 @@ def _advance(
             before={"state": current},
             after={"state": target},
         )
+        if target == BookingState.CANCELLED:
+            booking_letters.cancelled(session, booking, booking.gpu_seconds, SYSTEM, now=now)
     return len(moved)

@@ -263,6 +263,8 @@ def test_what_the_cluster_never_reserved_costs_nothing(session: Session, actor: 
     assert done.charged == 0
     assert bookings.advance(session, SOON + timedelta(days=1))[BookingState.CANCELLED] == 1
     assert ended.state is BookingState.CANCELLED
+    told = session.scalars(select(OutboxItem.details).where(OutboxItem.letter == "booking_cancelled")).all()
+    assert [(letter["booking"], letter["given_back"]) for letter in told] == [(ended.id, "80")]
     assert ledger.balance(session, quota).charged == 0
 
 
