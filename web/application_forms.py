@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 from flask_babel import gettext, lazy_gettext
 from wtforms import IntegerField, RadioField, SelectField, StringField, TextAreaField
@@ -36,6 +36,15 @@ def bounded(most: int = FLOOD) -> Length:
     return Length(max=most, message=lazy_gettext("This is too long."))
 
 
+class NeededLater:
+    """Not marked as optional, though a draft may leave it empty."""
+
+    field_flags: ClassVar[dict[str, bool]] = {"required": True}
+
+    def __call__(self, _form: Any, _field: Any) -> None:
+        """Submitting asks for it, saving does not."""
+
+
 class CountField(IntegerField):
     """A whole number, spaces between thousands allowed; what is none is told in the reader's language."""
 
@@ -62,11 +71,11 @@ class ApplicationForm(Form):
 
     # what may be chosen is the domain's to judge: WTForms' own answer exists in no Kazakh
     category = RadioField(
-        lazy_gettext("Who applies"), [InputRequired(lazy_gettext("Choose one."))], validate_choice=False
+        lazy_gettext("Category"), [InputRequired(lazy_gettext("Choose one."))], validate_choice=False
     )
     organisation = SelectField(lazy_gettext("Organisation"), [Optional()], validate_choice=False)
     title = StringField(lazy_gettext("Title"), [filled(), bounded()])
-    purpose = TextAreaField(lazy_gettext("What the hours are for"), [bounded()])
+    purpose = TextAreaField(lazy_gettext("What the hours are for"), [NeededLater(), bounded()])
     hardware = SelectField(
         lazy_gettext("Cluster and GPU type"),
         [DataRequired(lazy_gettext("Choose one."))],
@@ -143,7 +152,10 @@ class DecisionForm(Form):
 
     kind = RadioField(
         lazy_gettext("Decision"),
-        [AnyOf([kind.value for kind in DecisionKind], lazy_gettext("Choose one."))],
+        [
+            InputRequired(lazy_gettext("Choose one.")),
+            AnyOf([kind.value for kind in DecisionKind], lazy_gettext("Choose one.")),
+        ],
         validate_choice=False,
     )
     gpu_hours = AmountField(lazy_gettext("GPU-hours approved"), [Optional()])
