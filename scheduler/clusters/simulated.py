@@ -196,6 +196,7 @@ class SimulatedCluster:
             now = self._store.now(db)
             rows = db.execute(
                 """SELECT * FROM run WHERE gpus > 0 AND started_at < :until
+                AND :since < :until
                 AND (ended_at IS NULL OR ended_at > :since OR started_at >= :since) ORDER BY job_id,
                 submitted_at""",
                 {"since": since.timestamp(), "until": until.timestamp()},
@@ -308,6 +309,11 @@ class SimulatedCluster:
         anything."""
         with self._store.transaction() as db:
             windows.write(db, reservation, reservation.nodes)
+
+    def put_account_by_hand(self, account: Account) -> None:
+        """Somebody at the cluster makes or changes an account: its limit, its logins."""
+        with self._store.transaction() as db:
+            self._save(db, account, self._store.now(db))
 
     def delete_by_hand(self, name: str) -> None:
         """Somebody deletes any reservation; its jobs go on."""
