@@ -179,6 +179,7 @@ class Scheduler:
                 "interval",
                 seconds=job.interval_seconds,
                 id=job.name,
+                name=job.name,
                 # The first round begins at once, in order: inventory goes before those who need it.
                 next_run_time=now + timedelta(milliseconds=200 * place),
             )

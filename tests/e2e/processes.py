@@ -60,6 +60,6 @@ def note(what: str, seconds: float) -> None:
     """A line of the table of crashes: what was killed, seconds until healed."""
     line = f"{what}: {seconds:.1f} s"
     print(line)
-    if table := os.environ.get("KEZEK_CRASH_TABLE"):
+    if table := os.environ.get("KEZEK_TEST_CRASH_TABLE"):
         with Path(table).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
