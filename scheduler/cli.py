@@ -56,20 +56,6 @@ def slurm() -> None:
 one_cluster = click.option("--cluster", "slug", help="Only this cluster.")
 
 
-@slurm.command(help="Write down which nodes and GPUs the cluster has now.")
-@one_cluster
-def inventory(slug: str | None) -> None:
-    """What the scheduler does every minute; needed once before anything can be applied for."""
-    from config.clock import utcnow
-    from scheduler.inventory import take
-
-    settings = load_settings()
-    with _database(settings) as database:
-        for chosen in _chosen(settings, slug):
-            nodes = take(database, _connect(settings, chosen), utcnow())
-            click.echo(f"cluster {chosen.slug}: {nodes} nodes")
-
-
 @slurm.command(help="Show what differs, as a diff; exit 0 nothing to do, 2 differences.")
 @one_cluster
 def plan(slug: str | None) -> None:

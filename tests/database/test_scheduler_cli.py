@@ -106,7 +106,7 @@ def test_inventory_declares_clusters_and_reads_their_nodes(here: Site) -> None:
     with here.database.transaction() as session:
         session.execute(update(Node).values(state=NodeState.GONE))
     result = run("slurm", "inventory")
-    assert (result.exit_code, result.output) == (0, "cluster alem: 4 nodes\n")
+    assert (result.exit_code, result.output) == (0, "cluster alem: 4 nodes with GPUs\n")
     assert set(here.ask(lambda session: session.scalars(select(Node.state)).all())) == {NodeState.UP}
 
 
