@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from config.labs import native
+from config.labs.errors import LabError
 from config.labs.forky import prepare
 from config.labs.forky_build import check_release
 from config.labs.native import NativeLab
@@ -66,7 +67,10 @@ def status(root: Path) -> None:
 @lab.command(help='Print the environment of client commands: eval "$(kezek lab env)".')
 @_ROOT
 def env(root: Path) -> None:
-    _print_env(NativeLab(root))
+    cluster = NativeLab(root)
+    if not any(pid for _, pid in cluster.status()):
+        raise LabError("No lab runs in %(root)s: kezek lab start", {"root": root})
+    _print_env(cluster)
 
 
 @lab.command("prepare-forky", help="Build the Slurm 26.05 root and the pyslurm venv unless they are there.")

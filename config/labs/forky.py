@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from config.labs import packages
 from config.labs.clients import GUESTS
 from config.labs.conf import mariadbd
 from config.labs.database import Template, wait_for_database
+from config.labs.errors import LabError
 from config.labs.forky_build import HOST, Forky, check_release, forky, prepare
 from config.labs.place import Host
 from config.labs.slurm import SlurmLab
@@ -31,13 +34,13 @@ mount --bind "$etc/passwd" "$root/etc/passwd"
 mount --bind "$etc/group" "$root/etc/group"
 mkdir "$root/mnt/state"
 mount --bind "$state" "$root/mnt/state"
-exec chroot --userspec="$user" "$root" "$@"
+exec chroot ${{user:+"--userspec=$user"}} "$root" "$@"
 """
 _STATE = Path("/mnt/state")
 
 
 class ForkyLab(SlurmLab):
-    """Slurm 26.05 with auth/slurm; without root in a user namespace, where jobs run as its root.
+    """Slurm 26.05 with auth/slurm; without root in a user namespace, which needs ranges in /etc/subuid.
 
     `python` imports pyslurm, in the environment `pyslurm_env`; clients run from outside with `client_prefix`.
     """
@@ -71,11 +74,12 @@ class ForkyLab(SlurmLab):
 
     @property
     def job_users(self) -> list[str]:
-        # In a user namespace there is one login, called root inside.
-        return super().job_users if os.geteuid() == 0 else ["root"]
+        # Also without root: the user namespace maps a whole range.
+        return list(GUESTS)
 
     def start(self) -> None:
         """Build what is missing, then start; the root stays locked against rebuilding until stop()."""
+        _check_namespaces()
         place = prepare()
         if self._held is None:
             self._held = ExitStack()
@@ -97,10 +101,10 @@ class ForkyLab(SlurmLab):
     def _state_seen(self) -> Path:
         return _STATE
 
-    def _enter(self, argv: Sequence[str], *, run: str = "run", user: str = "0:0") -> list[str]:
+    def _enter(self, argv: Sequence[str], *, run: str = "run", user: str = "") -> list[str]:
         namespaces = ["--mount", "--uts", "--propagation=private"]
         if os.geteuid() != 0:
-            namespaces += ["--user", "--map-root-user"]
+            namespaces += ["--user", "--map-root-user", "--map-auto"]
         paths = [
             str(self.forky.root),
             str(self.place.root),
@@ -118,9 +122,9 @@ class ForkyLab(SlurmLab):
 
     def _as_user(self, argv: Sequence[str], user: str) -> list[str]:
         # The cache may lie in a home that others cannot enter, so a job user comes in through the root.
-        uid = GUESTS.get(user, 0)
+        uid = GUESTS.get(user)
         server = f"SLURM_CONF={self.slurm_conf.with_name('server.conf')}"
-        return self._enter(["env", server, *argv], user=f"{uid}:{uid}")
+        return self._enter(["env", server, *argv], user=f"{uid}:{uid}" if uid else "")
 
     def _auth(self) -> tuple[Mapping[str, object], Mapping[str, object]]:
         key = self.slurm_conf.with_name("slurm.key")
@@ -145,3 +149,19 @@ class ForkyLab(SlurmLab):
         command = mariadbd(self.layout, self.plan.owner, ["--innodb-snapshot-isolation=OFF"])
         self._spawn("mariadbd", command)
         wait_for_database(self.layout.mysql_socket, lambda: self.daemons.pid("mariadbd") is not None)
+
+
+def _check_namespaces() -> None:
+    """Say what is missing before anything is built; root needs nothing."""
+    if os.geteuid() == 0:
+        return
+    if packages.program("newuidmap") is None:
+        raise packages.missing_error(["uidmap"])
+    probe = ["unshare", "--user", "--map-root-user", "--map-auto", "--mount", "true"]
+    done = subprocess.run(probe, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LabError(
+            "Slurm 26.05 runs as root, or where user namespaces are allowed and /etc/subuid and /etc/subgid give "
+            "this login 65536 ids: %(said)s",
+            {"said": done.stderr.strip()},
+        )

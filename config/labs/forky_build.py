@@ -24,7 +24,7 @@ from config.labs.errors import LabError
 RELEASE = "26.05"
 PYSLURM = "pyslurm==25.11.2"
 # What the contract tests need beside pyslurm in its venv.
-EXTRA_PACKAGES = ["pytest", "sqlalchemy", "pydantic-settings", "click"]
+EXTRA_PACKAGES = ["pytest", "sqlalchemy", "pydantic-settings", "click", "babel"]
 # libmariadb3 is trixie's: with forky's own slurmdbd does not start.
 _INCLUDE = (
     "slurmctld,slurmd,slurmdbd,sackd,slurm-client,slurm-wlm-basic-plugins,libslurm-dev,"
@@ -193,24 +193,27 @@ def _call(argv: Sequence[str], what: str, env: Mapping[str, str] | None = None) 
 def _build_root(place: Forky) -> None:
     (place.base / "root.stamp").unlink(missing_ok=True)
     new = place.base / "root.new"
+    prefix = packages.root_prefix()
     for path in (new, place.root):
         # Mounts are made in a lab's own namespace only, so there is nothing mounted here to fall into.
         if path.exists():
-            shutil.rmtree(path)
+            _call([*(prefix or []), "rm", "-rf", "--one-file-system", str(path)], f"removing {path}")
     mirror = debian_mirror()
     command = [
+        *(prefix or []),
         "mmdebstrap",
         "--variant=minbase",
-        f"--mode={'root' if os.geteuid() == 0 else 'unshare'}",
+        # Without root or sudo it needs ranges in /etc/subuid and /etc/subgid, and says so.
+        f"--mode={'unshare' if prefix is None else 'root'}",
         '--aptopt=Acquire::Check-Valid-Until "false"',
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
         f"--include={_INCLUDE}",
+        f'--customize-hook=echo 127.0.0.1 localhost {HOST} > "$1/etc/hosts"',
         _SUITES[0],
         str(new),
         *(f"deb {mirror} {suite} main" for suite in _SUITES),
     ]
     _call(command, "mmdebstrap")
-    (new / "etc/hosts").write_text(f"127.0.0.1 localhost {HOST}\n", encoding="ascii")
     new.rename(place.root)
     _finish(place.root, "root", _root_recipe())
 

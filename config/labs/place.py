@@ -88,11 +88,17 @@ class Place:
         folder.chmod(0o755)
         return folder
 
+    def clear_run(self) -> None:
+        """Drop the run directory of a stopped lab: a start makes it anew, and nobody else would."""
+        if self.run.is_dir() and not self.run.is_symlink() and self.run.stat().st_uid == os.geteuid():
+            # A killed slurmd's job folder may belong to a mapped login: no reason to fail.
+            shutil.rmtree(self.run, ignore_errors=True)
+
     def remove(self) -> None:
         """Forget everything; only for a lab that is stopped."""
-        for directory in (self.run, self.root):
-            if directory.exists():
-                shutil.rmtree(directory)
+        self.clear_run()
+        if self.root.exists():
+            shutil.rmtree(self.root)
 
     def secret(self, name: str, size: int) -> Path:
         """A key of random bytes under the root, made once, readable by the owner alone."""

@@ -130,6 +130,7 @@ class SlurmLab(Clients):
         for name in ("slurmctld", "slurmdbd", "mariadbd", "munged", "sackd"):
             self.daemons.end(name)
         self.daemons.sweep()
+        self.place.clear_run()
         self.place.release()
 
     def wipe(self) -> None:
