@@ -382,7 +382,7 @@ def test_usage_of_a_requeued_job(world: World) -> None:
     assert world.wait(lambda: bool(world.runs(job)) and world.runs(job)[0].elapsed_seconds >= 2, 30)
     world.requeue(job)
     assert world.wait(lambda: len(world.runs(job)) == 2, 90), world.runs(job)
-    assert world.wait(lambda: world.runs(job)[1].elapsed_seconds >= 2, 30)
+    assert world.wait(lambda: world.runs(job)[1].elapsed_seconds >= 2, 30), world.runs(job)
     world.cancel(job)
     assert world.wait(lambda: world.runs(job)[1].state == "CANCELLED", 30)
     first, second = world.runs(job)

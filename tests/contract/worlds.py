@@ -258,7 +258,9 @@ class LabWorld(World):
         assert self.wait(gone, 15), name
 
     def add_login(self, account: str, login: str) -> None:
-        self._lab.run("sacctmgr", "-i", "add", "user", login, f"account={account}", "qos=normal")
+        # With another QOS than the account's: past its limit.
+        qos = ("qos=normal", "defaultqos=normal")
+        self._lab.run("sacctmgr", "-i", "add", "user", login, f"account={account}", *qos)
 
     def stop_controller(self) -> None:
         self._lab.kill_slurmctld()
