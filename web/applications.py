@@ -20,7 +20,7 @@ from config.clock import utcnow
 from web import application_words as words
 from web import once
 from web.application_forms import ApplicationForm
-from web.export import MAX_ROWS, csv_response
+from web.exports import csv_response, read_rows
 from web.identity import current_actor
 from web.navigation import has_endpoint
 from web.paging import paginate
@@ -43,9 +43,8 @@ def index() -> ResponseReturnValue:
 @bp.get("/export.csv")
 def export() -> Response:
     """The same list as CSV."""
-    rows = db().scalars(queries.own_applications(_person()).limit(MAX_ROWS))
-    header = [gettext(title) for title in words.HEADER]
-    return csv_response("applications", header, map(words.table_row, rows))
+    rows = read_rows(queries.own_applications(_person()), words.table_row)
+    return csv_response("applications.csv", [gettext(title) for title in words.HEADER], rows)
 
 
 @bp.route("/new", methods=["GET", "POST"])

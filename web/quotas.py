@@ -18,7 +18,7 @@ from config.clock import utcnow
 from web import charts, once
 from web.booking_forms import MemberForm
 from web.booking_words import timeline
-from web.export import MAX_ROWS, csv_response
+from web.exports import csv_response, read_rows
 from web.identity import current_actor
 from web.paging import paginate
 from web.session import db, settings
@@ -86,9 +86,8 @@ def jobs_csv(quota_id: int) -> ResponseReturnValue:
         "job_id login account state submitted_at started_at ended_at elapsed_seconds gpus gpu_seconds "
         "reservation booking_id"
     ).split()
-    statement = ledger.jobs(quota).limit(MAX_ROWS)
-    rows = ([getattr(job, column) for column in header] for job in db().scalars(statement))
-    return csv_response(f"{quota.account}-jobs", header, rows)
+    rows = read_rows(ledger.jobs(quota), lambda job: [getattr(job, column) for column in header])
+    return csv_response(f"{quota.account}-jobs.csv", header, rows)
 
 
 @bp.post(f"{QUOTA}/members")

@@ -21,7 +21,7 @@ from config.clock import utcnow
 from web import application_words as words
 from web import once
 from web.application_forms import KINDS, DecisionForm, decision_form
-from web.export import MAX_ROWS, csv_response
+from web.exports import csv_response, read_rows
 from web.identity import current_actor
 from web.paging import paginate
 from web.policy import category_title, policy
@@ -52,9 +52,8 @@ def queue() -> ResponseReturnValue:
 @bp.get("/export.csv")
 def export() -> Response:
     """The list with the same filters as CSV."""
-    rows = db().scalars(queries.review_queue(current_actor(), _wanted()).limit(MAX_ROWS))
-    header = [gettext(title) for title in words.HEADER]
-    return csv_response("queue", header, map(words.table_row, rows))
+    rows = read_rows(queries.review_queue(current_actor(), _wanted()), words.table_row)
+    return csv_response("queue.csv", [gettext(title) for title in words.HEADER], rows)
 
 
 @bp.get("/<int(max=9223372036854775807):application_id>")

@@ -409,3 +409,10 @@ def test_no_page_asks_more_of_the_database_when_there_is_more(
         counted[page] = len(statements)
     budgets[f"/clusters/{project.cluster}"] = 12
     assert {page: count for page, count in counted.items() if count > budgets[page]} == {}, counted
+
+
+def test_the_file_of_jobs_is_never_cut(site: Site, project: Project) -> None:
+    add_jobs(site, project, None, 10_501)  # the first belongs to no quota
+    lines = site.browser_of(project.lead).get(f"{project.path}/jobs.csv").text.splitlines()
+    assert len(lines) == 1 + 10_500
+    assert lines[0].startswith("\ufeffjob_id,login,account")
