@@ -1,7 +1,7 @@
 """Engines and sessions for both databases.
 
-SQLite writers begin IMMEDIATE: with a deferred BEGIN four processes doing read-modify-write fail "locked" in spite
-of a timeout. Readers begin deferred and never wait in WAL mode.
+SQLite writers begin IMMEDIATE: with a deferred BEGIN four processes doing read-modify-write fail "locked" in
+spite of a timeout. Readers begin deferred and never wait in WAL mode.
 """
 
 import sqlite3
@@ -20,13 +20,20 @@ def make_engine(url: str, *, pool_size: int = 8) -> Engine:
     """An engine with the settings that the rest of Kezek relies on; ``url`` is an SQLAlchemy URL."""
     if make_url(url).get_backend_name() == "sqlite":
         engine = create_engine(
-            url, connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000}
+            url,
+            connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
+            hide_parameters=True,
         )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     return create_engine(
-        url, pool_size=pool_size, pool_pre_ping=True, connect_args={"options": "-c timezone=UTC"}
+        url,
+        pool_size=pool_size,
+        pool_pre_ping=True,
+        connect_args={"options": "-c timezone=UTC"},
+        # What people typed, and the tokens of letters, must not reach the log in the text of an error.
+        hide_parameters=True,
     )
 
 

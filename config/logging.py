@@ -16,15 +16,22 @@ HIDDEN = "[hidden]"
 _SECRET_NAME = re.compile(r"(?i)(password|secret|token|cookie|authorization|api_key|iin)")
 # A database or mail URL in the text of an error has its password between colon and at sign.
 _URL_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]+@")
+# Whoever reads the address of a mailed link can set that person's password.
+_LINK_TOKEN = re.compile(r"(/account/(?:reset|confirm)/)[^/?#\s\"']+")
+
+
+def without_link_tokens(text: str) -> str:
+    """The text with the secret part of every mailed link hidden."""
+    return _LINK_TOKEN.sub(rf"\1{HIDDEN}", text)
 
 
 def hide_secrets(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """Blank what is named like a secret and the passwords in URLs, also in tracebacks."""
+    """Blank what is named like a secret, passwords in URLs and mailed links, also in tracebacks."""
     for name, value in event.items():
         if name != "event" and _SECRET_NAME.search(name):
             event[name] = HIDDEN
         elif isinstance(value, str):
-            event[name] = _URL_PASSWORD.sub(rf"\1{HIDDEN}@", value)
+            event[name] = without_link_tokens(_URL_PASSWORD.sub(rf"\1{HIDDEN}@", value))
     return event
 
 

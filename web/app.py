@@ -13,6 +13,7 @@ from flask_compress import Compress
 from flask_wtf import CSRFProtect
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from config.logging import without_link_tokens
 from config.settings import Settings
 from web import (
     account,
@@ -77,10 +78,11 @@ class Kezek(Flask):
     ) -> None:
         """Log a fault with the reference that the person is shown.
 
-        The query string may hold secrets and stays out.
+        The query string may hold secrets and stays out, as does the secret of a mailed link.
         """
+        path = without_link_tokens(request.path)
         reference = errors.new_reference()
-        log.error("fault %s at %s %s", reference, request.method, request.path, exc_info=error or exc_info())
+        log.error("fault %s at %s %s", reference, request.method, path, exc_info=error or exc_info())
 
 
 def create_app(settings: Settings) -> Flask:

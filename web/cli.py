@@ -29,6 +29,7 @@ def web() -> None:
         "--graceful-timeout=10",
         # the heartbeat file in memory: on a slow disk it would stall every worker
         *(["--worker-tmp-dir=/dev/shm"] if Path("/dev/shm").is_dir() else []),  # noqa: S108
+        "--logger-class=web.access_log.AccessLogger",
         "--access-logfile=-" if settings.log_json else "--access-logfile=/dev/null",
         "web.wsgi:application()",
     ]

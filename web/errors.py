@@ -23,6 +23,7 @@ from flask import (
 from flask_babel import gettext
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm.exc import StaleDataError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from allocator.errors import Fault, Invalid, SignInRequired
@@ -77,6 +78,13 @@ CSRF = Explanation(
     "form_expired",
     N_("This form has expired"),
     N_("You may have signed in or out in another window. Go back, reload the page and send the form again."),
+)
+MEANWHILE = Explanation(
+    "stale",
+    N_("Somebody changed this meanwhile"),
+    N_(
+        "Nothing was saved. Go back: what you entered is still there, and sending it again shows what changed."
+    ),
 )
 RETRY_SECONDS = 30
 
@@ -164,6 +172,11 @@ def on_csrf_error(_error: CSRFError) -> Response:
     return answer(400, explanation=CSRF)
 
 
+def on_stale_data(_error: StaleDataError) -> Response:
+    """Two changed one row at the same moment; the version that stands in it let the other one pass."""
+    return answer(409, explanation=MEANWHILE)
+
+
 def on_fault(error: InternalServerError) -> Response:
     """A bug, or a database that is away: the person gets a reference that stands in the log."""
     forget_person()
@@ -185,5 +198,6 @@ def init_app(app: Flask) -> None:
     """Register the handlers."""
     app.register_error_handler(KezekError, on_kezek_error)
     app.register_error_handler(CSRFError, on_csrf_error)
+    app.register_error_handler(StaleDataError, on_stale_data)
     app.register_error_handler(InternalServerError, on_fault)
     app.register_error_handler(HTTPException, on_http_error)

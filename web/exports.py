@@ -1,4 +1,4 @@
-"""CSV for spreadsheets, a line at a time and however long, with nothing in it that a spreadsheet would run."""
+"""CSV for spreadsheets, a line at a time however long, with nothing in it that a spreadsheet would run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def csv_lines(header: Sequence[object], rows: Iterable[Sequence[object]]) -> Ite
 
 
 def read_rows(statement: Select[T], row: Callable[[T], Sequence[object]]) -> Iterator[Sequence[object]]:
-    """`row` of everything that the statement finds, in its order, however much; a batch at a time in memory."""
+    """`row` of everything that the statement finds, in its order; a batch at a time is in memory."""
     # The request's own session is closed before the last line is sent.
     with database().reader() as session:
         yield from map(row, session.scalars(statement.execution_options(yield_per=BATCH)))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from config.logging import HIDDEN, set_up
+from config.logging import HIDDEN, set_up, without_link_tokens
 from config.settings import Settings
 
 
@@ -50,3 +50,12 @@ def test_secrets_are_hidden_in_fields_urls_and_tracebacks(stream: io.StringIO) -
     assert "hush" not in stream.getvalue()
     assert records(stream)[0]["password"] == HIDDEN
     assert "ConnectionError" in str(records(stream)[1]["exception"])
+
+
+def test_mailed_links_are_hidden_wherever_they_stand(stream: io.StringIO) -> None:
+    logging.getLogger("kezek").error("fault at GET %s", "/account/reset/hush?lang=ru")
+    structlog.get_logger("kezek").info("opened", address="https://kezek.example/account/confirm/hush")
+    assert "hush" not in stream.getvalue()
+    assert without_link_tokens('"GET /account/reset/hush HTTP/1.1" 200') == (
+        f'"GET /account/reset/{HIDDEN} HTTP/1.1" 200'
+    )

@@ -12,6 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm.exc import StaleDataError
 
 from allocator.errors import Conflict, Fault, Invalid, NotFound, Throttled
 from config.settings import Settings
@@ -140,6 +141,7 @@ def test_a_wrong_method_says_which_is_right(visitor: FlaskClient) -> None:
         (Invalid({"hours": [Fault("At most %(most)s.", {"most": 5})]}), 422, "invalid"),
         (Throttled("Wait.", {"seconds": 40}), 429, "throttled"),
         (RuntimeError("secret"), 500, "fault"),
+        (StaleDataError("secret"), 409, "stale"),
         (OperationalError("SELECT secret", {}, Exception("gone")), 503, "unavailable"),
     ],
 )
@@ -185,3 +187,15 @@ def test_the_page_of_a_fault_does_not_ask_the_database(
     with count_queries(demo_app.extensions[DATABASE].engine) as statements:
         demo_app.test_client().get("/gallery/fault", headers=HTML)
     assert statements == []
+
+
+def test_a_fault_behind_a_mailed_link_does_not_log_it(
+    demo_app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(token: str) -> str:
+        raise RuntimeError
+
+    demo_app.view_functions["account.reset"] = fail
+    demo_app.test_client().get("/account/reset/hush", headers=HTML)
+    assert "at GET /account/reset/[hidden]" in caplog.text
+    assert "hush" not in caplog.text
