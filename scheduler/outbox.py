@@ -40,7 +40,7 @@ MOST_TRIES = 18
 # SMTP's replies from 500 on are final.
 PERMANENT = 500
 LONGEST_PROBLEM = 500
-# Letters carry links that let one in: once sent, the database forgets them.
+# Letters carry links that let one in: once sent or given up, the database forgets them.
 SECRET_DETAILS = frozenset({"token"})
 
 
@@ -75,6 +75,9 @@ def send_due(database: Database, settings: Settings, now: datetime, go_on: GoOn 
         try:
             with _open(settings) as sender:
                 for item in batch:
+                    if not go_on():
+                        # The rest is due again when our lease is over.
+                        return counts
                     counts[_send(database, settings, sender, item, now)] += 1
         except (OSError, smtplib.SMTPException) as error:
             # The server is away: it was asked once for all of them.
@@ -121,8 +124,8 @@ def _send(database: Database, settings: Settings, sender: Sender, item: Claimed,
         return _give_up(database, item, str(error), now)
     except (OSError, smtplib.SMTPException) as error:
         return _put_off(database, item, _reason(error), now)
-    details = {key: value for key, value in item.details.items() if key not in SECRET_DETAILS}
-    _note(database, item, {"state": OutboxState.SENT, "sent_at": now, "problem": None, "details": details})
+    told = {"state": OutboxState.SENT, "sent_at": now, "problem": None, "details": _without_secrets(item)}
+    _note(database, item, told)
     return "sent"
 
 
@@ -136,8 +139,17 @@ def _put_off(database: Database, item: Claimed, problem: str, now: datetime) -> 
 
 def _give_up(database: Database, item: Claimed, problem: str, now: datetime) -> str:
     log.warning("letter given up", letter=item.letter, outbox=item.id, tries=item.tries, problem=problem)
-    _note(database, item, {"state": OutboxState.FAILED, "problem": problem[:LONGEST_PROBLEM]})
+    problem = problem[:LONGEST_PROBLEM]
+    _note(
+        database,
+        item,
+        {"state": OutboxState.FAILED, "problem": problem, "details": _without_secrets(item)},
+    )
     return "failed"
+
+
+def _without_secrets(item: Claimed) -> dict[str, Any]:
+    return {key: value for key, value in item.details.items() if key not in SECRET_DETAILS}
 
 
 def _note(database: Database, item: Claimed, values: dict[str, Any]) -> None:

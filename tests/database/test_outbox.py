@@ -176,6 +176,16 @@ def test_whoever_dies_after_claiming_loses_nothing(
     assert len(mailbox.messages) == 1
 
 
+def test_told_to_stop_it_leaves_the_rest_for_later(
+    database: Database, site: Settings, mailbox: Mailbox
+) -> None:
+    post(database, "dana@example.kz", "erlan@example.kz")
+    answers = iter([True, True, False])
+    assert send_due(database, site, NOW, lambda: next(answers))["sent"] == 1
+    assert send_due(database, site, NOW + LEASE)["sent"] == 1
+    assert [message["To"].addresses[0].username for message in mailbox.messages] == ["dana", "erlan"]
+
+
 def test_two_tries_of_a_letter_can_be_recognised(
     database: Database, site: Settings, mailbox: Mailbox
 ) -> None:
