@@ -27,6 +27,7 @@ def web() -> None:
         "--worker-class=gthread",
         f"--timeout={TIMEOUT_SECONDS}",
         "--graceful-timeout=10",
+        "--no-control-socket",  # it would lie in the home folder, one for all sites of a user
         # the heartbeat file in memory: on a slow disk it would stall every worker
         *(["--worker-tmp-dir=/dev/shm"] if Path("/dev/shm").is_dir() else []),  # noqa: S108
         "--logger-class=web.access_log.AccessLogger",
