@@ -169,7 +169,7 @@ class Scene:
 
     def national_model_waits(self) -> None:
         """Application 1: 12 nodes × 8 GPUs × 28 days, far above what an operator decides alone."""
-        body = self.organisation("strategic", "490140000012", "Ұлттық тіл моделі тобы", "72190")
+        body = self.organisation("strategic", "490140000012", "Ұлттық тілдік модель тобы", "72190")
         at = self.now - timedelta(days=2)
         nodes = min(12, self.most.nodes)
         application = self.propose(
@@ -177,8 +177,8 @@ class Scene:
             "strategic",
             body,
             (
-                "70 B параметрлі қазақ тілі моделін үздіксіз оқыту",
-                "150 млрд токенде жалғастыра оқыту: 6·N·D = 6,3e22 FLOP; қайта іске қосуларға 35 % қор.",
+                "70 млрд параметрлі қазақ тілі моделін жалғастыра оқыту",
+                "150 млрд токенмен оқыту: 6·N·D = 6,3e22 FLOP; қайта іске қосуға 35 % қор қосылды.",
             ),
             (nodes, 8),
             nodes * 8 * 24 * 28,
@@ -189,7 +189,7 @@ class Scene:
 
     def startup_computes(self) -> None:
         """Application 2: approved three weeks ago, with booked and used hours, one booking about to begin."""
-        company = self.organisation("startup", "490240000026", "Egin AI ЖШС", "01610")
+        company = self.organisation("startup", "490240000026", "«Egin AI» ЖШС", "01610")
         organisations.add_member(
             self.session,
             self.actor("startup"),
@@ -204,8 +204,8 @@ class Scene:
             "startup",
             company,
             (
-                "Егіс алқаптарын спутниктен бақылау",
-                "Өсімдік ауруын ерте табатын модельді Sentinel-2 суреттерінде оқыту (Astana Hub).",
+                "Егіс алқаптарын спутник арқылы бақылау",
+                "Өсімдік ауруын ерте табатын модельді Sentinel-2 суреттерімен оқыту (Astana Hub).",
             ),
             (1, 8),
             2400,
