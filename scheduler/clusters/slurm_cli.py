@@ -199,26 +199,26 @@ class SlurmCliCluster:
 
     def usage(self, since: datetime, until: datetime) -> UsageReading:
         reading = UsageReading()
+        runs: list[text.Run] = []
         for begin, end in days(since, until):
-            # -D: every run of a requeued job; their submissions differ. -X: jobs, whose steps would count
-            # twice.
-            output = self._tools.run(
-                "sacct",
-                "-a",
-                "-X",
-                "-D",
-                "-P",
-                "-n",
-                "-S",
-                _uts(begin),
-                "-E",
-                _uts(end),
-                "-o",
-                text.USAGE_FIELDS,
-            )
-            text.usage(output, reading)
-        reading.jobs = runs_within(reading.jobs, since, until)
+            # -D: every run of a requeued job (their submissions differ). -X: jobs without their steps.
+            window = ("-S", _uts(begin), "-E", _uts(end))
+            output = self._tools.run("sacct", "-a", "-X", "-D", "-P", "-n", *window, "-o", text.USAGE_FIELDS)
+            runs += text.usage(output, reading)
+        reading.jobs = runs_within(text.named(runs, self._periods(runs, since, until)), since, until)
         return reading
+
+    def _periods(self, runs: list[text.Run], since: datetime, until: datetime) -> list[text.Period]:
+        if not text.any_unnamed(runs):
+            return []
+        argv = ("-n", "-P", "show", "reservation", f"cluster={self._cluster_name()}")
+        # A day more: a run may have begun before the window.
+        window = (f"start={_uts(since - timedelta(days=1))}", f"end={_uts(until)}")
+        output = self._tools.run("sacctmgr", *argv, *window, "format=id,name,start,end")
+        try:
+            return text.periods(output)
+        except text.Unreadable as error:
+            raise Garbled.said(self.slug, f"sacctmgr show reservation: {error}") from error
 
     def _parsed(self, parse: Callable[[str], _Parsed], *argv: str) -> _Parsed:
         output = self._controller(*argv)

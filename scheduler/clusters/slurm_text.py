@@ -8,7 +8,8 @@ and never guessed at, since a time in an unknown zone would be wrong by hours.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from scheduler.clusters.base import JobUsage, Node, NodeState, Partition, Reservation, UsageReading
@@ -25,7 +26,7 @@ _AWAY = {"DOWN", "FAIL", "FAILING", "ERROR", "UNKNOWN", "INVAL", "INVALID", "INV
 _SILENT = {"NOT_RESPONDING", "NO_RESPOND"}
 SAMPLES = 5
 
-USAGE_FIELDS = "jobidraw,submit,user,account,state,start,end,elapsedraw,alloctres,reservation"
+USAGE_FIELDS = "jobidraw,submit,user,account,state,start,end,elapsedraw,alloctres,reservation,reservationid"
 
 
 class Unreadable(ValueError):
@@ -228,9 +229,18 @@ def records(output: str, key: str) -> list[dict[str, str]]:
     return found
 
 
-def usage(output: str, reading: UsageReading) -> None:
-    """Add the runs of ``sacct -P -n -o USAGE_FIELDS`` that have GPUs and have begun; count what cannot be
-    read."""
+@dataclass(frozen=True)
+class Run:
+    """A run, and the number of its reservation, which has a name in ``job`` only where sacct found one."""
+
+    job: JobUsage
+    reservation_id: int
+
+
+def usage(output: str, reading: UsageReading) -> list[Run]:
+    """The runs of ``sacct -P -n -o USAGE_FIELDS`` that have GPUs and have begun; what cannot be read is
+    counted."""
+    runs = []
     for line in output.splitlines():
         if not line.strip():
             continue
@@ -241,16 +251,17 @@ def usage(output: str, reading: UsageReading) -> None:
             if len(reading.samples) < SAMPLES:
                 reading.samples.append(line[:200])
             continue
-        if run is not None and run.gpus and run.started_at is not None:
-            reading.jobs.append(run)
+        if run is not None and run.job.gpus and run.job.started_at is not None:
+            runs.append(run)
+    return runs
 
 
-def usage_line(line: str) -> JobUsage | None:
+def usage_line(line: str) -> Run | None:
     """One run, or None for one that never had anything; raises ValueError."""
     parts = line.split("|")
     if len(parts) != USAGE_FIELDS.count(",") + 1:
         raise Unreadable("not the fields asked for")
-    job, submit, login, account, state, start, end, elapsed, tres, held = parts
+    job, submit, login, account, state, start, end, elapsed, tres, held, held_id = parts
     submitted = time_of(submit)
     if submitted is None or not job.isdecimal() or not elapsed.isdecimal() or not state:
         raise Unreadable("no job, submission, state or time")
@@ -259,7 +270,7 @@ def usage_line(line: str) -> JobUsage | None:
     started, ended = time_of(start), time_of(end)
     if started and ended and ended < started:
         raise Unreadable("ends before it starts")
-    return JobUsage(
+    usage = JobUsage(
         job_id=int(job),
         submitted_at=submitted,
         login=login,
@@ -272,6 +283,55 @@ def usage_line(line: str) -> JobUsage | None:
         gpus=gpus_of_tres(tres),
         reservation=None if held in _NOTHING else held,
     )
+    return Run(usage, int(held_id) if held_id.isdecimal() else 0)
+
+
+@dataclass(frozen=True)
+class Period:
+    """A reservation as accounting has it; numbers are used again in time, so the times count too."""
+
+    number: int
+    name: str
+    starts_at: datetime | None
+    ends_at: datetime | None
+
+
+def periods(output: str) -> list[Period]:
+    """``sacctmgr show reservation format=id,name,start,end``."""
+    found = []
+    for number, name, start, end in table(output, 4):
+        if not number.isdecimal():
+            raise Unreadable(f"not a reservation's number: {number!r}")
+        found.append(Period(int(number), name, time_of(start), time_of(end)))
+    return found
+
+
+def named(runs: Iterable[Run], known: Sequence[Period]) -> list[JobUsage]:
+    """The runs with the names that sacct leaves out: of jobs that began in the second that their
+    reservation did."""
+    return [replace(run.job, reservation=_name(run, known)) if _unnamed(run) else run.job for run in runs]
+
+
+def any_unnamed(runs: Iterable[Run]) -> bool:
+    """Whether a run has a reservation's number but not its name."""
+    return any(_unnamed(run) for run in runs)
+
+
+def _unnamed(run: Run) -> bool:
+    return run.job.reservation is None and run.reservation_id != 0
+
+
+def _name(run: Run, known: Sequence[Period]) -> str | None:
+    at = run.job.started_at
+    fitting = [
+        period.name
+        for period in known
+        if period.number == run.reservation_id
+        and (period.starts_at is None or at is None or period.starts_at <= at)
+        and (period.ends_at is None or at is None or at <= period.ends_at)
+    ]
+    # Two different names would be a guess.
+    return fitting[0] if len(set(fitting)) == 1 else None
 
 
 def table(output: str, columns: int) -> list[list[str]]:

@@ -29,7 +29,7 @@ def collect(reports: Iterable[pytest.TestReport]) -> dict[tuple[str, str], str]:
         found[operation, adapter] = (outcome if before == "passed" else before, spent + seconds)
 
     for report in reports:
-        for name, brought in report.user_properties:
+        for name, brought in report.user_properties if report.when == "call" else ():
             if name == PROPERTY and isinstance(brought, list | tuple):
                 adapter, operation, outcome, seconds = brought
                 add(str(operation), str(adapter), str(outcome), float(seconds))
