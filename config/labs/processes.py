@@ -97,6 +97,9 @@ class Daemons:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                 wait_until(lambda: self.pid(name) is None, 5, 0.02)
+        # Its first thread may be gone while others still die: only then can it be waited for.
+        if (child := self._children.pop(name, None)) is not None:
+            child.wait(timeout=5)
         (self._pids / name).unlink(missing_ok=True)
 
     def leftovers(self) -> list[int]:
