@@ -118,7 +118,10 @@ class ForkyLab(SlurmLab):
         return self.forky.root / "etc"
 
     def _daemon(self, argv: Sequence[str]) -> list[str]:
-        return self._enter(argv, run="login" if argv[0] == "sackd" else "run")
+        # Every node its own /run: they all bind /run/slurm/sack.socket, and who comes second dies.
+        own = {"sackd": "login", "slurmd": f"run-{argv[-1]}"}.get(argv[0], "run")
+        self.place.open_folder(own)
+        return self._enter(argv, run=own)
 
     def _as_user(self, argv: Sequence[str], user: str) -> list[str]:
         # The cache may lie in a home that others cannot enter, so a job user comes in through the root.
@@ -141,8 +144,6 @@ class ForkyLab(SlurmLab):
         return f"PluginDir={self.forky.libraries / 'slurm-wlm'}\n"
 
     def _start_database(self) -> None:
-        for folder in ("run", "login"):
-            self.place.open_folder(folder)
         self._spawn("sackd", ["sackd", "-D"])
         Template("forky", self.plan.owner, self._daemon).fill(self.place.root / "db", self.layout.run)
         # Since MariaDB 11.8 the default refuses slurmdbd's updates after concurrent reads.
@@ -161,7 +162,7 @@ def _check_namespaces() -> None:
     done = subprocess.run(probe, capture_output=True, text=True, check=False)
     if done.returncode:
         raise LabError(
-            "Slurm 26.05 runs as root, or where user namespaces are allowed and /etc/subuid and /etc/subgid give "
-            "this login 65536 ids: %(said)s",
+            "Slurm 26.05 runs as root, or where user namespaces are allowed and /etc/subuid and "
+            "/etc/subgid give this login 65536 ids: %(said)s",
             {"said": done.stderr.strip()},
         )

@@ -141,13 +141,23 @@ class SlurmLab(Clients):
     def wait_idle(self, seconds: float = 60) -> None:
         """Wait until every node is idle; raises with sinfo's words when they don't become so."""
 
+        def dead() -> list[str]:
+            return [node for node in self.node_names if self.daemons.pid(f"slurmd.{node}") is None]
+
         def idle() -> bool:
             states = self.run("sinfo", "-h", "-N", "-o", "%N %T", timeout=5).split()[1::2]
             return len(states) == self.plan.nodes and set(states) == {"idle"}
 
-        if not wait_until(lambda: _true(idle), seconds):
+        wait_until(lambda: bool(dead()) or _true(idle), seconds)
+        if gone := dead():
+            raise LabError(
+                "slurmd of %(node)s died:\n%(log)s", {"node": gone[0], "log": self._tail(f"slurmd.{gone[0]}")}
+            )
+        if not _true(idle):
             sinfo = self.run("sinfo", "-N", "-o", "%N %T %E")
-            raise LabError("The nodes do not become idle:\n%(sinfo)s", {"sinfo": sinfo})
+            late = next((node for node in self.node_names if "IDLE" not in self.node_state(node)), "")
+            details = {"sinfo": sinfo, "log": self._tail(f"slurmd.{late}")}
+            raise LabError("The nodes do not become idle:\n%(sinfo)s%(log)s", details)
 
     def status(self) -> list[tuple[str, int | None]]:
         """Every daemon that should run, with its pid; None for one that is dead."""
