@@ -33,13 +33,13 @@ _WRONG = r"invalid account|invalid user id|invalid node|invalid time|already sta
 # The first that matches counts. Both versions' words; the numbers are slurm_errno.h's, for pyslurm.
 SAID: tuple[tuple[str, frozenset[int], type[ClusterError]], ...] = (
     (r"overlaps with another reservation", frozenset({2058}), Conflict),
-    (r"requested nodes are busy", frozenset({2016, 2047}), Conflict),
+    (r"requested nodes are busy", frozenset({2016}), Conflict),
     (r"duplicate reservation name", frozenset({2082}), Exists),
-    (r"reservation is in use|job\(s\) active", frozenset({2057}), InUse),
+    (r"reservation is in use|job\(s\) active", frozenset({2055}), InUse),
     (r"requested reservation is invalid|reservation \S+ not found", frozenset({2053}), Missing),
     # Before the words of dead connections: a refusal may speak of communication too, not the other way round.
-    (_WRONG, frozenset({2045, 2054}), Refused),
-    (_DEAD, frozenset({1001, 1002, 1004, 1005, 1007, 1008, 5004, 7000}), Unreachable),
+    (_WRONG, frozenset({2018, 2045, 2054}), Refused),
+    (_DEAD, frozenset({*range(1000, 1009), *range(1800, 1806), 5004, 5005, 7000}), Unreachable),
 )
 # sacctmgr's way of saying that everything is already so; with rc 1.
 _ALREADY = re.compile(r"nothing (new added|modified|deleted)", re.IGNORECASE)
