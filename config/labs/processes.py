@@ -100,7 +100,14 @@ class Daemons:
         # Its first thread may be gone while others still die: only then can it be waited for.
         if (child := self._children.pop(name, None)) is not None:
             child.wait(timeout=5)
+        self._reap(name)
         (self._pids / name).unlink(missing_ok=True)
+
+    def _reap(self, name: str) -> None:
+        """Take a dead child's status: a zombie counts as gone before its parent has noticed."""
+        child = self._children.pop(name, None)
+        if child is not None:
+            child.wait(timeout=10)
 
     def leftovers(self) -> list[int]:
         """Every process that descends from this lab's daemons, wherever it was reparented to."""
@@ -133,8 +140,6 @@ class Daemons:
         """Kill whatever a crash or an interrupted start left behind; raises when something survives."""
 
         def gone() -> bool:
-            for child in self._children.values():
-                child.poll()
             rest = self.leftovers()
             for pid in rest:
                 with suppress(ProcessLookupError):
@@ -143,5 +148,7 @@ class Daemons:
 
         if not wait_until(gone, 10):
             raise LabError("Processes of the lab would not end: %(pids)s.", {"pids": self.leftovers()})
+        for name in list(self._children):
+            self._reap(name)
         for name in self.names():
             (self._pids / name).unlink(missing_ok=True)
