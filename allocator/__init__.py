@@ -1,1 +1,4 @@
-"""The domain of Kezek: people, applications, quotas, bookings, usage. Knows nothing of HTTP, Slurm, clocks or files."""
+"""The domain of Kezek: people, applications, quotas, bookings, usage.
+
+Knows nothing of HTTP, Slurm, clocks or files.
+"""

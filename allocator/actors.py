@@ -22,7 +22,10 @@ class MembershipRole(StrEnum):
 
 @dataclass(frozen=True)
 class Actor:
-    """A person (or the system itself) with what decides what it may do; ``organisations`` maps id to the role there."""
+    """A person (or the system itself) with what decides what it may do.
+
+    ``organisations`` maps an organisation's id to the role there.
+    """
 
     person_id: int | None = None
     roles: frozenset[Role] = frozenset()

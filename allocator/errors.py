@@ -1,4 +1,7 @@
-"""What can go wrong in the domain, as one tree; web makes HTTP of it in one place, the command line exit codes."""
+"""What can go wrong in the domain, as one tree.
+
+The web makes HTTP of it in one place, the command line exit codes.
+"""
 
 from collections.abc import Mapping
 

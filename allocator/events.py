@@ -1,4 +1,4 @@
-"""The append-only record of every change of state, chained by hashes so that a later edit shows (R-17, R-22)."""
+"""The append-only record of every change of state, chained by hashes so that an edit shows (R-17, R-22)."""
 
 import hashlib
 import json
@@ -80,7 +80,7 @@ def digest(event: Event) -> str:
 
 
 def verify(session: Session, *, batch: int = 5_000) -> int:
-    """Walk the whole chain; returns the number of events, raises ChainBroken naming the first link that fails."""
+    """Walk the whole chain; returns the number of events. Raises ChainBroken naming the first broken link."""
     previous, seq = GENESIS, 0
     for event in _walk(session, batch):
         seq += 1

@@ -1,4 +1,7 @@
-"""Letters that wait to be sent: queued in the transaction that gives cause, claimed and sent by the scheduler."""
+"""Letters that wait to be sent.
+
+They are queued in the transaction that gives cause, claimed and sent by the scheduler.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -20,7 +20,7 @@ log = logging.getLogger("kezek.metrics")
 
 
 def exposition(sessions: sessionmaker[Session], now: datetime) -> str:
-    """All families as text; when the database fails ``kezek_scrape_ok 0`` alone: never silence, never zeros."""
+    """All families as text; when the database fails ``kezek_scrape_ok 0`` alone: not silence, not zeros."""
     began = time.perf_counter()
     try:
         with sessions() as session:

@@ -1,6 +1,6 @@
 """The Prometheus text format, written straight from rows.
 
-Formatting lines by hand answers for 10,000 projects an order of magnitude sooner than building client objects.
+Formatting lines by hand answers for 10,000 projects ten times as fast as building client objects.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

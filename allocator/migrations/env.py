@@ -1,4 +1,4 @@
-"""Alembic's environment: on the caller's connection, or by the site's settings; never waits long for a lock."""
+"""Alembic's environment: on the caller's connection or by the site's settings; no long wait for a lock."""
 
 from typing import Literal
 

@@ -13,7 +13,10 @@ from allocator.states import ApplicationState
 
 
 class Application(Base):
-    """A request for GPU-hours; ``gpu_seconds`` may be less than nodes × GPUs × window: hours can be used in parts."""
+    """A request for GPU-hours.
+
+    ``gpu_seconds`` may be less than nodes × GPUs × window: hours can be used in parts.
+    """
 
     __tablename__ = "applications"
     __table_args__ = (

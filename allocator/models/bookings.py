@@ -59,7 +59,8 @@ class BookingSlot(Base):
     """GPUs [gpu_from, gpu_to) of one node for one window.
 
     The database itself refuses two slots that share a node, a GPU and a moment: an exclusion constraint on
-    PostgreSQL, a trigger on SQLite (both in the migration). A cancelled booking gives its slots up by deleting them.
+    PostgreSQL, a trigger on SQLite (both in the migration). A cancelled booking
+    gives its slots up by deleting them.
     """
 
     __tablename__ = "booking_slots"

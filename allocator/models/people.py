@@ -13,7 +13,10 @@ TWELVE_DIGITS = "length({0}) = 12"
 
 
 class Person(Base):
-    """Somebody with an account. The e-mail is stored lower-cased; the IIN (R-32) is optional until a category needs it."""
+    """Somebody with an account.
+
+    The e-mail is stored lower-cased; the IIN (R-32) is optional until a category needs it.
+    """
 
     __tablename__ = "people"
     __table_args__ = (
@@ -113,7 +116,10 @@ class SignInSession(Base):
 
 
 class SignInAttempt(Base):
-    """A failed sign-in, counted by account and by address; ``account`` is a keyed hash of the e-mail typed in."""
+    """A failed sign-in, counted by account and by address.
+
+    ``account`` is a keyed hash of the e-mail typed in.
+    """
 
     __tablename__ = "sign_in_attempts"
     __table_args__ = (

@@ -11,7 +11,10 @@ from allocator.models.base import Base, Document, Key, enum_type
 
 
 class Event(Base):
-    """One change of state: who, what, when, why, before, after. Append-only by trigger, hash-chained by ``seq``."""
+    """One change of state: who, what, when, why, before, after.
+
+    Append-only by trigger, hash-chained by ``seq``.
+    """
 
     __tablename__ = "events"
     __table_args__ = (Index(None, "subject_type", "subject_id", "seq"),)
@@ -67,7 +70,10 @@ class OutboxItem(Base):
 
 
 class SubmittedForm(Base):
-    """A form that was acted on: its token makes a repeated POST do nothing and lead to the first one's result."""
+    """A form that was acted on.
+
+    Its token makes a repeated POST do nothing and lead to the first one's result.
+    """
 
     __tablename__ = "submitted_forms"
 
@@ -80,7 +86,10 @@ class SubmittedForm(Base):
 
 
 class JobHealth(Base):
-    """The scheduler's jobs: when each last began, succeeded and failed. ``name`` may carry a cluster: ``reconcile:alem``."""
+    """The scheduler's jobs: when each last began, succeeded and failed.
+
+    ``name`` may carry a cluster: ``reconcile:alem``.
+    """
 
     __tablename__ = "job_health"
 

@@ -9,7 +9,10 @@ from allocator.models.base import Base, Key
 
 
 class JobRecord(Base):
-    """One run of one job; a requeued job has a row per submission. Upserted by (cluster, job id, submitted at)."""
+    """One run of one job; a requeued job has a row per submission.
+
+    Upserted by (cluster, job id, submitted at).
+    """
 
     __tablename__ = "job_records"
     __table_args__ = (

@@ -60,7 +60,7 @@ def launch(playwright: Playwright) -> Browser:
 def visit(
     browser: Browser, site: LiveSite, width: int = 1440, dark: bool = False, javascript: bool = True
 ) -> Iterator[Page]:
-    """A page of a new visitor; fails at the end if the console complained (a broken CSP shows there first)."""
+    """A page of a new visitor; fails at the end if the console complained (a broken CSP shows there)."""
     complaints: list[str] = []
 
     def note(message: ConsoleMessage) -> None:

@@ -1,4 +1,4 @@
-"""Every piece of the pages in every language, width and mode: accessible, inside the screen, usable by keyboard."""
+"""Every piece of the pages in every language, width and mode: accessible, on the screen, by keyboard too."""
 
 from __future__ import annotations
 
