@@ -1,6 +1,6 @@
 """Reading applications: what can be asked for, lists, the operator's queue, what happened, who is behind."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -152,19 +152,18 @@ def accounts_of_team(session: Session, application: Application) -> dict[str, Pe
     return {person.email: person for person in people}
 
 
-def earlier_quotas(session: Session, application: Application, limit: int = 20) -> Sequence[Quota]:
+def earlier_quotas(application: Application) -> Select[Quota]:
     """Quotas that the same person or organisation was given before, newest first."""
     same: list[ColumnElement[bool]] = [Application.applicant_id == application.applicant_id]
     if application.organisation_id is not None:
         same.append(Application.organisation_id == application.organisation_id)
-    return session.scalars(
+    return (
         select(Quota)
         .join(Quota.application)
         .where(or_(*same), Application.id != application.id)
         .options(joinedload(Quota.application), joinedload(Quota.cluster))
         .order_by(Quota.id.desc())
-        .limit(limit)
-    ).all()
+    )
 
 
 def quota_of(session: Session, application: Application) -> Quota | None:

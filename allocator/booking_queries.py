@@ -43,7 +43,7 @@ def find_quota(session: Session, actor: Actor, quota_id: int) -> Quota:
             joinedload(Quota.cluster),
             _plain_person(joinedload(Quota.application).joinedload(Application.applicant)),
             joinedload(Quota.application).joinedload(Application.organisation),
-            _plain_person(selectinload(Quota.members).joinedload(QuotaMember.person)),
+            selectinload(Quota.members),
         )
     )
     if quota is None:
@@ -72,6 +72,17 @@ def find_booking(session: Session, actor: Actor, booking_id: int) -> Booking:
         raise NotFound()
     require(actor, Action.BOOKING_VIEW, booking)
     return booking
+
+
+def members(quota: Quota) -> Select[QuotaMember]:
+    """Who may spend a quota: the lead, then by name."""
+    return (
+        select(QuotaMember)
+        .join(QuotaMember.person)
+        .options(_plain_person(contains_eager(QuotaMember.person)))
+        .where(QuotaMember.quota_id == quota.id)
+        .order_by(QuotaMember.is_lead.desc(), Person.name, Person.id)
+    )
 
 
 def list_quotas(actor: Actor, state: QuotaState | None = None, everybodys: bool = False) -> Select[Quota]:

@@ -1,10 +1,9 @@
 """What the pages about clusters read: capacity for everybody, health for staff."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session, joinedload
 
 from allocator.actors import Actor
@@ -12,16 +11,6 @@ from allocator.authorization import Action, require
 from allocator.errors import NotFound
 from allocator.models import Booking, Cluster, JobHealth, JobRecord, Node, NodeState, Reservation
 from allocator.states import ReservationState
-
-
-@dataclass(frozen=True)
-class UnknownAccount:
-    """Use that belongs to no quota: jobs, GPU-seconds and when the latest of them was submitted."""
-
-    account: str
-    jobs: int
-    gpu_seconds: int
-    last: datetime
 
 
 def list_clusters(session: Session) -> list[Cluster]:
@@ -37,18 +26,18 @@ def find_cluster(session: Session, actor: Actor, slug: str) -> Cluster:
     return cluster
 
 
-def nodes_of(session: Session, cluster: Cluster) -> Sequence[Node]:
+def nodes_of(cluster: Cluster) -> Select[Node]:
     """Every node ever seen, those that need somebody first."""
-    return session.scalars(
+    return (
         select(Node)
         .where(Node.cluster_id == cluster.id)
-        .order_by(Node.state == NodeState.GONE, Node.state == NodeState.UP, Node.name)
-    ).all()
+        .order_by(Node.state == NodeState.GONE, Node.state == NodeState.UP, Node.name, Node.id)
+    )
 
 
-def troubled_reservations(session: Session, cluster: Cluster, limit: int = 50) -> Sequence[Reservation]:
+def troubled_reservations(cluster: Cluster) -> Select[Reservation]:
     """Reservations of this cluster that are refused or have a problem written down, longest first."""
-    return session.scalars(
+    return (
         select(Reservation)
         .options(joinedload(Reservation.booking).joinedload(Booking.quota))
         .where(
@@ -57,21 +46,26 @@ def troubled_reservations(session: Session, cluster: Cluster, limit: int = 50) -
             or_(Reservation.state == ReservationState.BLOCKED, Reservation.problem_code.is_not(None)),
         )
         .order_by(Reservation.state_since, Reservation.id)
-        .limit(limit)
-    ).all()
+    )
 
 
-def unknown_accounts(session: Session, cluster: Cluster, limit: int = 50) -> list[UnknownAccount]:
-    """Accounts with use that belongs to no quota of ours, the largest first."""
+def unknown_accounts(cluster: Cluster) -> Select[str, int, int, datetime]:
+    """Use that belongs to no quota of ours, by ``account``, the largest first.
+
+    Rows with the number of ``jobs``, their ``gpu_seconds`` and when the ``last`` of them was submitted.
+    """
     gpu_seconds = func.sum(JobRecord.gpu_seconds)
-    rows = session.execute(
-        select(JobRecord.account, func.count(), gpu_seconds, func.max(JobRecord.submitted_at))
+    return (
+        select(
+            JobRecord.account,
+            func.count().label("jobs"),
+            gpu_seconds.label("gpu_seconds"),
+            func.max(JobRecord.submitted_at).label("last"),
+        )
         .where(JobRecord.cluster_id == cluster.id, JobRecord.quota_id.is_(None))
         .group_by(JobRecord.account)
         .order_by(gpu_seconds.desc(), JobRecord.account)
-        .limit(limit)
     )
-    return [UnknownAccount(account, jobs, int(used), last) for account, jobs, used, last in rows]
 
 
 def job_health(session: Session, cluster: Cluster) -> Sequence[JobHealth]:

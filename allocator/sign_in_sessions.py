@@ -1,9 +1,8 @@
 """Signed-in browsers: recognised by a token, over when idle or old, listed and ended by their person."""
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, select, update
+from sqlalchemy import ColumnElement, Select, and_, select, update
 from sqlalchemy.orm import Session, contains_eager
 
 from allocator import events
@@ -43,15 +42,15 @@ def touch(session: Session, session_id: int, *, now: datetime) -> None:
     session.execute(update(SignInSession).where(SignInSession.id == session_id).values(last_seen_at=now))
 
 
-def list_own(session: Session, actor: Actor, *, idle: timedelta, now: datetime) -> Sequence[SignInSession]:
+def list_own(actor: Actor, *, idle: timedelta, now: datetime) -> Select[SignInSession]:
     """The actor's living sessions, the last used first."""
     if not actor.is_signed_in:
         raise SignInRequired()
-    return session.scalars(
+    return (
         select(SignInSession)
         .where(SignInSession.person_id == actor.person_id, _living(idle, now))
         .order_by(SignInSession.last_seen_at.desc(), SignInSession.id.desc())
-    ).all()
+    )
 
 
 def end(session: Session, actor: Actor, session_id: int, *, now: datetime) -> None:

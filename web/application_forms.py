@@ -45,6 +45,15 @@ class NeededLater:
         """Submitting asks for it, saving does not."""
 
 
+class Conditional:
+    """Not marked as optional nor as required: the hint says when it is needed, and the domain decides."""
+
+    field_flags: ClassVar[dict[str, bool]] = {"conditional": True}
+
+    def __call__(self, _form: Any, _field: Any) -> None:
+        """Nothing to check in the field alone."""
+
+
 class CountField(IntegerField):
     """A whole number, spaces between thousands allowed; what is none is told in the reader's language."""
 
@@ -158,8 +167,8 @@ class DecisionForm(Form):
         ],
         validate_choice=False,
     )
-    gpu_hours = AmountField(lazy_gettext("GPU-hours approved"), [Optional()])
-    reason = TextAreaField(lazy_gettext("Reason"), [bounded()])
+    gpu_hours = AmountField(lazy_gettext("GPU-hours approved"), [Conditional(), Optional()])
+    reason = TextAreaField(lazy_gettext("Reason"), [Conditional(), bounded()])
     valid_from = DayField(lazy_gettext("Valid from"), [Optional()])
     valid_until = DayField(lazy_gettext("Valid until"), [Optional()])
     version = _version()

@@ -15,6 +15,7 @@ from allocator.models import Cluster
 from config.clock import utcnow
 from web import charts
 from web.identity import current_actor
+from web.paging import paginate, paginate_rows
 from web.session import db, settings
 
 bp = Blueprint("clusters", __name__)
@@ -65,11 +66,11 @@ def show(slug: str) -> ResponseReturnValue:
         "clusters/show.html",
         cluster=cluster,
         now=now,
-        nodes=cluster_queries.nodes_of(db(), cluster),
+        nodes=paginate(db(), cluster_queries.nodes_of(cluster), name="nodes"),
         jobs=cluster_queries.job_health(db(), cluster),
         health=scheduler_health(db(), now),
         problem_sentence=problems.sentence,
-        troubled=cluster_queries.troubled_reservations(db(), cluster),
-        unknown=cluster_queries.unknown_accounts(db(), cluster),
+        troubled=paginate(db(), cluster_queries.troubled_reservations(cluster), name="troubled"),
+        unknown=paginate_rows(db(), cluster_queries.unknown_accounts(cluster), limit=10, name="unknown"),
         offers=_offers([cluster]),
     )

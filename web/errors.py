@@ -82,9 +82,7 @@ CSRF = Explanation(
 MEANWHILE = Explanation(
     "stale",
     N_("Somebody changed this meanwhile"),
-    N_(
-        "Nothing was saved. Go back: what you entered is still there, and sending it again shows what changed."
-    ),
+    N_("Nothing was saved. Go back: what you entered is still there. Send it again to see what changed."),
 )
 RETRY_SECONDS = 30
 

@@ -26,6 +26,7 @@ class Page(Generic[T]):
     pages: int
     total: int
     limit: int
+    name: str = "page"  # of the parameter that turns this list, and of its heading where a page has several
 
     @property
     def first(self) -> int:
@@ -77,32 +78,33 @@ def order(
     return statement.order_by(None).order_by(column.desc() if by.descending else column.asc(), last)
 
 
-def paginate(session: Session, statement: Select[T], limit: int | None = None) -> Page[T]:
+def paginate(session: Session, statement: Select[T], limit: int | None = None, name: str = "page") -> Page[T]:
     """The page of entities that the query string asks for (`?page=`, `?limit=` ≤ 100), with the total.
 
-    A page beyond the end is the last one: rows may have gone since the link was made.
+    A page beyond the end is the last one: rows may have gone since the link was made. Where a page has
+    several lists each has its own `name`, and a heading with that id to come back to.
     """
-    total, number, pages, size = _measure(session, statement, limit)
+    total, number, pages, size = _measure(session, statement, limit, name)
     items = session.scalars(statement.limit(size).offset((number - 1) * size)).all()
-    return Page(items, number, pages, total, size)
+    return Page(items, number, pages, total, size, name)
 
 
 def paginate_rows(
-    session: Session, statement: Select[*tuple[Any, ...]], limit: int | None = None
+    session: Session, statement: Select[*tuple[Any, ...]], limit: int | None = None, name: str = "page"
 ) -> Page[Any]:
     """Like `paginate`, for a statement of several columns: the items are rows."""
-    total, number, pages, size = _measure(session, statement, limit)
+    total, number, pages, size = _measure(session, statement, limit, name)
     items = session.execute(statement.limit(size).offset((number - 1) * size)).all()
-    return Page(items, number, pages, total, size)
+    return Page(items, number, pages, total, size, name)
 
 
 def _measure(
-    session: Session, statement: Select[*tuple[Any, ...]], limit: int | None
+    session: Session, statement: Select[*tuple[Any, ...]], limit: int | None, name: str
 ) -> tuple[int, int, int, int]:
     size = _number("limit", limit or DEFAULT_LIMIT, MAX_LIMIT)
     total = session.scalar(select(func.count()).select_from(statement.order_by(None).subquery())) or 0
     pages = max(1, -(-total // size))
-    return total, min(_number("page", 1, MAX_PAGE), pages), pages, size
+    return total, min(_number(name, 1, MAX_PAGE), pages), pages, size
 
 
 def here(**changes: str | int | None) -> str:

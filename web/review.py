@@ -138,7 +138,7 @@ def _changes(application: Application, form: DecisionForm) -> list[Any]:
 
 def _page(application: Application, form: DecisionForm, changes: list[Any] | None = None) -> str:
     actor: Actor = current_actor()
-    earlier = queries.earlier_quotas(db(), application)
+    earlier = paginate(db(), queries.earlier_quotas(application), limit=10, name="earlier")
     return render_template(
         "review/show.html",
         application=application,
@@ -148,7 +148,7 @@ def _page(application: Application, form: DecisionForm, changes: list[Any] | Non
         accounts=queries.accounts_of_team(db(), application),
         happenings=words.happenings(queries.timeline(db(), application)),
         earlier=earlier,
-        balances=ledger.balances(db(), [quota.id for quota in earlier]),
+        balances=ledger.balances(db(), [quota.id for quota in earlier.items]),
         capacity=queries.capacity_now(db(), application),
         quota=queries.quota_of(db(), application),
         kinds=KINDS,

@@ -322,7 +322,7 @@ def test_the_operator_sees_what_stands_behind_an_application(session: Session) -
     make.quota(session)
     application.cluster.nodes[0].state = NodeState.DOWN
     session.flush()
-    assert queries.earlier_quotas(session, application) == [before]
+    assert session.scalars(queries.earlier_quotas(application)).all() == [before]
     capacity = queries.capacity_now(session, application)
     assert (capacity.gpus, capacity.gpus_up, capacity.nodes, capacity.nodes_up) == (32, 24, 4, 3)
     assert capacity.promised_gpu_seconds == 100 * 3600

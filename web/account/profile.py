@@ -15,6 +15,7 @@ from web.account.blueprint import bp
 from web.account.forms import ProfileForm
 from web.errors import translated
 from web.forms import text
+from web.paging import paginate
 from web.session import db
 from web.signed_in import idle_limit, leave, me
 
@@ -45,8 +46,8 @@ def profile() -> ResponseReturnValue:
 def sessions() -> ResponseReturnValue:
     """Every browser that is signed in as this person."""
     user = me()
-    living = sign_in_sessions.list_own(db(), user.actor, idle=idle_limit(), now=utcnow())
-    return render_template("account/sessions.html", sessions=living, current=user.session_id)
+    page = paginate(db(), sign_in_sessions.list_own(user.actor, idle=idle_limit(), now=utcnow()))
+    return render_template("account/sessions.html", page=page, current=user.session_id)
 
 
 @bp.post("/sessions/<int:session_id>/end")
