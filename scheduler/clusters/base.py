@@ -119,7 +119,9 @@ class Cluster(Protocol):
     slug: str
 
     @property
-    def capabilities(self) -> frozenset[Capability]: ...
+    def capabilities(self) -> frozenset[Capability]:
+        """Asked of the cluster once; raises Unreachable while that is not possible."""
+        ...
 
     def health(self) -> Health:
         """Fast (≤ 2 s) when the controller is down: raises Unreachable."""
@@ -132,21 +134,26 @@ class Cluster(Protocol):
     def partitions(self) -> list[Partition]: ...
 
     def accounts(self) -> list[Account]:
-        """Accounts whose name starts with ``kezek-``; an account without a QOS of its name has gpu_minutes
-        None."""
+        """Accounts whose name starts with ``kezek-``; without a QOS of its name one has gpu_minutes None.
+
+        A login whose association is not limited by that QOS reads ``login (QOS …)``: unlike any login, so
+        that a comparison finds it and save_accounts corrects it.
+        """
         ...
 
     def save_accounts(self, accounts: Sequence[Account]) -> None:
-        """Create or correct all of them (batched): account, QOS and limit, associations; logins not named
-        lose theirs.
+        """Create or correct all of them: account, QOS and limit, associations; logins not named lose theirs.
 
-        Idempotent. Raises Refused naming the account for an unknown login (where the cluster checks).
+        Idempotent and batched. Raises Refused naming the account for an unknown login (where the cluster
+        checks), and InUse, after all else is done, when a login that must go still has jobs.
         """
         ...
 
     def remove_accounts(self, names: Sequence[str]) -> None:
-        """Remove accounts, their associations and QOS; a missing one is no error. Only names with our
-        prefix: else ValueError."""
+        """Remove accounts, their associations and QOS; a missing one is no error.
+
+        Only names with our prefix: else ValueError. Raises InUse, after removing the others, when one has jobs.
+        """
         ...
 
     def reservations(self) -> list[Reservation]:
@@ -155,9 +162,8 @@ class Cluster(Protocol):
         ...
 
     def create_reservation(self, reservation: Reservation) -> None:
-        """Create and read back. Raises Conflict (overlap, busy nodes), Exists (name taken), Refused
-        (account, time, node),
-        UnderDelivered when the cluster gave other nodes than asked."""
+        """Create and read back. Raises Conflict (overlap, busy nodes), Exists (name taken), Refused (account,
+        time, node), UnderDelivered when the cluster gave other nodes than asked."""
         ...
 
     def update_reservation(self, reservation: Reservation) -> None:

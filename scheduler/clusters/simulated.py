@@ -1,20 +1,15 @@
 """A cluster that is not there: the demonstration's, and the tests' where a real Slurm would be too slow.
 
 It answers as Slurm would, moves on by its own clock, keeps everything in one SQLite file, and fails on
-request in
-every way that was seen of a real one.
+request in every way that was seen of a real one.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 
-from config.settings import ClusterSettings
 from scheduler.clusters import simulated_engine as engine
 from scheduler.clusters import simulated_reservations as windows
 from scheduler.clusters.base import (
@@ -30,60 +25,34 @@ from scheduler.clusters.base import (
     Partition,
     Refused,
     Reservation,
-    Unreachable,
     UsageReading,
 )
 from scheduler.clusters.names import (
     check_account,
     check_reservation,
-    plain_text,
     require_account,
     require_ours,
 )
-from scheduler.clusters.simulated_store import Fault, Store, utc
+from scheduler.clusters.simulated_site import PARTITION, SimulatedSite
+from scheduler.clusters.simulated_store import Fault, utc
 
-PARTITION = "gpu"
 VERSION = "simulated 25.11"
 
 
-class SimulatedCluster:
-    """The Cluster protocol and, besides it, what a person at the cluster would do: submit, requeue, break
-    things.
+class SimulatedCluster(SimulatedSite):
+    """The Cluster protocol and, besides it, what people at the cluster do: submit, requeue, break things.
 
     ``clock`` replaces the clock (tests); ``autopilot`` lets jobs appear by themselves in our reservations
-    (the
-    demonstration). Raises ValueError for settings without ``database``.
+    (the demonstration). Raises ValueError for settings without ``database``.
     """
 
     capabilities = frozenset({Capability.GPU_RESERVATIONS})
-
-    def __init__(
-        self,
-        settings: ClusterSettings,
-        *,
-        clock: Callable[[], datetime] | None = None,
-        autopilot: bool = False,
-    ) -> None:
-        if settings.database is None:
-            raise ValueError(f"cluster {settings.slug}: the simulated adapter needs a database file")
-        self.slug = settings.slug
-        self._settings = settings
-        self._autopilot = autopilot
-        self._store = Store(Path(settings.database), settings.speed, clock)
-        with self._store.transaction() as db:
-            db.executemany(
-                "INSERT OR IGNORE INTO node VALUES (?, ?, ?, ?, 'up', '')",
-                [
-                    (f"gpu{number:04}", PARTITION, settings.gpu_type, settings.gpus)
-                    for number in range(1, settings.nodes + 1)
-                ],
-            )
 
     # What Kezek asks
 
     def health(self) -> Health:
         with self._controller() as db:
-            faults = _faults(db)
+            faults = self._faults(db)
             skew = timedelta(seconds=faults.get(Fault.CLOCK_SKEW, 0))
             # Running faster than real is this clock's nature, not a fault of it: only the fault counts as
             # skew.
@@ -131,18 +100,6 @@ class SimulatedCluster:
                     raise Refused.said(self.slug, f"{account.name}: unknown login {strangers[0]}")
                 self._save(db, account, now)
 
-    def _save(self, db: sqlite3.Connection, account: Account, now: int) -> None:
-        db.execute(
-            """INSERT INTO account VALUES (?, ?, ?, ?) ON CONFLICT (name)
-            DO UPDATE SET description = excluded.description, gpu_minutes = excluded.gpu_minutes""",
-            (account.name, plain_text(account.description), account.gpu_minutes, now),
-        )
-        db.execute("DELETE FROM association WHERE account = ?", (account.name,))
-        db.executemany(
-            "INSERT INTO association VALUES (?, ?)",
-            [(account.name, login) for login in sorted(account.logins)],
-        )
-
     def remove_accounts(self, names: Sequence[str]) -> None:
         names = [require_account(name) for name in names]
         with self._accounting() as db:
@@ -172,7 +129,7 @@ class SimulatedCluster:
         self._answer(reservation)
 
     def _put(self, db: sqlite3.Connection, reservation: Reservation, now: int) -> None:
-        missing = int(_faults(db).get(Fault.UNDER_DELIVERY, 0))
+        missing = int(self._faults(db).get(Fault.UNDER_DELIVERY, 0))
         windows.remember_unsaved(db, reservation.name, self._store.real_now())
         windows.write(db, reservation, windows.fewer(db, reservation.nodes, missing))
         engine.catch_up(db, now, self._autopilot)
@@ -201,7 +158,7 @@ class SimulatedCluster:
                 submitted_at""",
                 {"since": since.timestamp(), "until": until.timestamp()},
             ).fetchall()
-            unreadable = rows[: int(_faults(db).get(Fault.GARBLED, 0))]
+            unreadable = rows[: int(self._faults(db).get(Fault.GARBLED, 0))]
             # What cannot be read is missing from the jobs: counting it as anything would be a guess.
             jobs = [_usage_of(row, now) for row in rows[len(unreadable) :]]
             return UsageReading(
@@ -265,110 +222,8 @@ class SimulatedCluster:
             rows = db.execute("SELECT * FROM run ORDER BY job_id, submitted_at")
             return [(_usage_of(row, now), row["reason"]) for row in rows]
 
-    # What goes wrong
-
-    def set_fault(self, fault: Fault, value: float = 1) -> None:
-        """From now on, for every process; see Fault for what ``value`` means."""
-        with self._store.transaction() as db:
-            db.execute("INSERT OR REPLACE INTO fault VALUES (?, ?)", (fault, value))
-
-    def clear_faults(self, *faults: Fault) -> None:
-        """Those, or all when none is named."""
-        with self._store.transaction() as db:
-            db.executemany("DELETE FROM fault WHERE name = ?", [(fault,) for fault in faults or Fault])
-
-    def crash(self, lose_recent_seconds: float = 3) -> None:
-        """The controller dies and comes back; changes of reservations in its last (real) seconds were
-        never saved."""
-        with self._store.transaction() as db:
-            windows.forget_unsaved(db, self._store.real_now() - lose_recent_seconds)
-
-    def set_node(self, name: str, state: NodeState, reason: str = "") -> None:
-        """A node is drained, comes back, or fails: then its jobs end as NODE_FAIL and are queued again."""
-        with self._controller() as db:
-            changed = db.execute(
-                "UPDATE node SET state = ?, reason = ? WHERE name = ?", (state, reason, name)
-            )
-            if not changed.rowcount:
-                raise Missing.said(self.slug, f"no node {name}")
-            if state is NodeState.DOWN:
-                hit = (
-                    "SELECT run.* FROM run JOIN run_node ON run = run.id WHERE node = ? AND state = 'RUNNING'"
-                )
-                for run in db.execute(hit, (name,)).fetchall():
-                    engine.stop_run(db, run, "NODE_FAIL", self._store.now(db), again=True)
-
-    def set_unknown_logins(self, logins: Sequence[str]) -> None:
-        """Logins that the cluster's accounting does not know: save_accounts refuses them."""
-        with self._store.transaction() as db:
-            db.execute("DELETE FROM unknown_login")
-            db.executemany("INSERT OR IGNORE INTO unknown_login VALUES (?)", [(login,) for login in logins])
-
-    def put_by_hand(self, reservation: Reservation) -> None:
-        """Somebody at the cluster makes or changes any reservation, ours or not, without being asked
-        anything."""
-        with self._store.transaction() as db:
-            windows.write(db, reservation, reservation.nodes)
-
-    def put_account_by_hand(self, account: Account) -> None:
-        """Somebody at the cluster makes or changes an account: its limit, its logins."""
-        with self._store.transaction() as db:
-            self._save(db, account, self._store.now(db))
-
-    def delete_by_hand(self, name: str) -> None:
-        """Somebody deletes any reservation; its jobs go on."""
-        with self._store.transaction() as db:
-            db.execute("DELETE FROM reservation WHERE name = ?", (name,))
-
-    # How it answers
-
-    @contextmanager
-    def _controller(self) -> Iterator[sqlite3.Connection]:
-        self._be_slow()
-        with self._store.transaction() as db:
-            if Fault.CONTROLLER_DOWN in _faults(db):
-                raise Unreachable.said(self.slug, "Slurmctld(primary) is DOWN")
-            engine.catch_up(db, self._store.now(db), self._autopilot)
-            yield db
-
-    @contextmanager
-    def _accounting(self) -> Iterator[sqlite3.Connection]:
-        self._be_slow()
-        with self._store.transaction() as db:
-            faults = _faults(db)
-            if Fault.ACCOUNTING_DOWN in faults:
-                raise Unreachable.said(self.slug, "slurmdbd: Connection refused")
-            # A dead controller runs nothing: time passes there once it is back.
-            if Fault.CONTROLLER_DOWN not in faults:
-                engine.catch_up(db, self._store.now(db), self._autopilot)
-            yield db
-
-    def _be_slow(self) -> None:
-        with self._store.transaction() as db:
-            seconds = _faults(db).get(Fault.SLOW, 0)
-        time.sleep(min(seconds, self._settings.timeout))
-        if seconds > self._settings.timeout:
-            raise Unreachable.said(self.slug, f"no answer within {self._settings.timeout} s")
-
-    def _lose_answer(self) -> None:
-        with self._store.transaction() as db:
-            left = _faults(db).get(Fault.LOST_ANSWER, 0)
-            db.execute("UPDATE fault SET value = value - 1 WHERE name = ?", (Fault.LOST_ANSWER,))
-            db.execute("DELETE FROM fault WHERE name = ? AND value <= 0", (Fault.LOST_ANSWER,))
-        if left > 0:
-            raise Unreachable.said(self.slug, "the connection broke before the answer came")
-
-    def now(self) -> datetime:
-        """The cluster's own time, without skew."""
-        with self._store.transaction() as db:
-            return utc(self._store.now(db))
-
 
 _LIVE_IN = "SELECT * FROM run WHERE reservation = ? AND state IN ('PENDING', 'RUNNING')"
-
-
-def _faults(db: sqlite3.Connection) -> dict[Fault, float]:
-    return {Fault(row["name"]): row["value"] for row in db.execute("SELECT name, value FROM fault")}
 
 
 def _live_run(slug: str, db: sqlite3.Connection, job_id: int) -> sqlite3.Row:
