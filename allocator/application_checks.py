@@ -52,6 +52,7 @@ class Offer:
     cluster_title: str
     gpu_type: str
     nodes_by_gpus: Mapping[int, int]
+    shares_nodes: bool = True
 
     @property
     def most_gpus(self) -> int:
@@ -188,6 +189,8 @@ def gpus_in_a_node(proposal: Proposal, facts: Facts) -> Fault | None:
     most = facts.offer.most_gpus
     if proposal.gpus_per_node > most:
         return Fault(N_("A node of this kind has %(most)s GPUs at most."), {"most": most})
+    if not facts.offer.shares_nodes and proposal.gpus_per_node not in facts.offer.nodes_by_gpus:
+        return Fault(N_("This cluster gives whole nodes only, with %(gpus)s GPUs each."), {"gpus": most})
     return None
 
 

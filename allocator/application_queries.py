@@ -234,14 +234,18 @@ def _mentions(text: str) -> ColumnElement[bool]:
 
 
 def _offers(session: Session, *conditions: ColumnElement[bool]) -> list[Offer]:
+    kind = (Cluster.id, Cluster.slug, Cluster.title, Cluster.shares_nodes, Node.gpu_type)
     statement = (
-        select(Cluster.id, Cluster.slug, Cluster.title, Node.gpu_type, Node.gpus, func.count(Node.id))
+        select(*kind, Node.gpus, func.count(Node.id))
         .join(Node, Node.cluster_id == Cluster.id)
         .where(*conditions)
-        .group_by(Cluster.id, Cluster.slug, Cluster.title, Node.gpu_type, Node.gpus)
+        .group_by(*kind, Node.gpus)
         .order_by(Cluster.title, Cluster.id, Node.gpu_type)
     )
-    sizes: dict[tuple[int, str, str, str], dict[int, int]] = {}
-    for cluster_id, slug, title, gpu_type, gpus, count in session.execute(statement):
-        sizes.setdefault((cluster_id, slug, title, gpu_type), {})[gpus] = count
-    return [Offer(*key, nodes_by_gpus) for key, nodes_by_gpus in sizes.items()]
+    sizes: dict[tuple[int, str, str, bool, str], dict[int, int]] = {}
+    for cluster_id, slug, title, shares_nodes, gpu_type, gpus, count in session.execute(statement):
+        sizes.setdefault((cluster_id, slug, title, shares_nodes, gpu_type), {})[gpus] = count
+    return [
+        Offer(cluster_id, slug, title, gpu_type, nodes_by_gpus, shares_nodes)
+        for (cluster_id, slug, title, shares_nodes, gpu_type), nodes_by_gpus in sizes.items()
+    ]

@@ -113,6 +113,13 @@ def test_large_nodes_count_only_where_there_are_enough() -> None:
     assert found(nodes=5, gpus_per_node=8) == {"nodes"}
 
 
+def test_a_part_of_a_node_only_where_nodes_are_shared() -> None:
+    whole = replace(FACTS, offer=replace(OFFER, shares_nodes=False))
+    assert found(whole, nodes=1, gpus_per_node=2, gpu_hours=Decimal(10)) == {"gpus_per_node"}
+    assert found(whole, nodes=1, gpus_per_node=4, gpu_hours=Decimal(10)) == set()
+    assert found(nodes=1, gpus_per_node=2, gpu_hours=Decimal(10)) == set()
+
+
 def test_hours_that_fit_exactly_are_possible_and_the_message_says_what_fits() -> None:
     window = GOOD.latest - GOOD.earliest
     most = Decimal(2 * 8 * int(window.total_seconds())) / 3600
