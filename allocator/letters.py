@@ -148,6 +148,9 @@ LETTERS: Mapping[str, Letter] = {
 def render(letter: str, lang: str, name: str, details: Mapping[str, Any], base_url: str) -> tuple[str, str]:
     """Subject and text of ``letter`` for a reader called ``name``."""
     template = LETTERS[letter]
+    if "problem" in details:
+        # Queued as a msgid (allocator.problems): only now is the reader's language known.
+        details = {**details, "problem": translate(lang, str(details["problem"]))}
     parts = [
         translate(lang, N_("Hello, %(name)s."), {"name": name}),
         translate(lang, template.body, details),

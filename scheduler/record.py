@@ -166,7 +166,7 @@ def _write(session: Session, finding: Finding, before: ReservationState, now: da
     """Tell people what changes for them: not reserved; reserved at last, or again after a problem."""
     booking = session.get_one(Booking, finding.row.booking_id)
     if finding.state is ReservationState.BLOCKED and finding.problem:
-        booking_letters.blocked(session, booking, finding.problem.sentence, now=now)
+        booking_letters.blocked(session, booking, problems.sentence(finding.problem.code), now=now)
     elif finding.state is ReservationState.RESERVED and (
         not finding.row.seen_before or before is ReservationState.BLOCKED
     ):
