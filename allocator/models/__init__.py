@@ -14,6 +14,7 @@ from allocator.models.people import (
     SignInSession,
     TokenPurpose,
 )
+from allocator.models.policies import PolicyVersion
 from allocator.models.quotas import Quota, QuotaMember
 from allocator.models.records import (
     Event,
@@ -45,6 +46,7 @@ __all__ = [
     "OutboxItem",
     "OutboxState",
     "Person",
+    "PolicyVersion",
     "Quota",
     "QuotaMember",
     "Reservation",

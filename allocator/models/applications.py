@@ -99,6 +99,10 @@ class Decision(Base):
     decided_by_id: Mapped[int] = mapped_column(ForeignKey("people.id"), index=True)
     decided_at: Mapped[datetime]
     policy_version: Mapped[str] = mapped_column(String(80))
+    # what the work is worth beside others of its pool, by the operator until experts score it; the server's
+    # default is for decisions taken before there were bands
+    merit_band: Mapped[str] = mapped_column(String(40), default="ordinary", server_default="ordinary")
+    merit_reason: Mapped[str] = mapped_column(Text, default="", server_default="")
 
     application: Mapped[Application] = relationship(back_populates="decision")
     decided_by: Mapped[Person] = relationship()
