@@ -43,6 +43,30 @@ class ReservationState(StrEnum):
     RELEASED = "released"
 
 
+class PeriodState(StrEnum):
+    """From what is collected to what was granted; a draft that nobody needs is discarded."""
+
+    DRAFT = "draft"
+    PROPOSED = "proposed"
+    PUBLISHED = "published"
+    CLOSED = "closed"
+    DISCARDED = "discarded"
+
+
+class ProposalState(StrEnum):
+    KEPT = "kept"
+    PUBLISHED = "published"
+
+
+class ReclaimState(StrEnum):
+    """Nothing is taken back silently: a warning, time to answer, a proposal, a person's decision."""
+
+    WARNED = "warned"
+    PROPOSED = "proposed"
+    CONFIRMED = "confirmed"
+    DROPPED = "dropped"
+
+
 TRANSITIONS: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
     ApplicationState: {
         ApplicationState.DRAFT: frozenset({ApplicationState.SUBMITTED, ApplicationState.WITHDRAWN}),
@@ -67,6 +91,18 @@ TRANSITIONS: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
         ReservationState.BLOCKED: frozenset(
             {ReservationState.PENDING, ReservationState.RESERVED, ReservationState.RELEASED}
         ),
+    },
+    PeriodState: {
+        PeriodState.DRAFT: frozenset({PeriodState.PROPOSED, PeriodState.DISCARDED}),
+        PeriodState.PROPOSED: frozenset({PeriodState.PUBLISHED, PeriodState.DISCARDED}),
+        PeriodState.PUBLISHED: frozenset({PeriodState.CLOSED}),
+    },
+    ProposalState: {
+        ProposalState.KEPT: frozenset({ProposalState.PUBLISHED}),
+    },
+    ReclaimState: {
+        ReclaimState.WARNED: frozenset({ReclaimState.PROPOSED, ReclaimState.DROPPED}),
+        ReclaimState.PROPOSED: frozenset({ReclaimState.CONFIRMED, ReclaimState.DROPPED}),
     },
 }
 

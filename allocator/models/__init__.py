@@ -14,6 +14,21 @@ from allocator.models.people import (
     SignInSession,
     TokenPurpose,
 )
+from allocator.models.periods import (
+    Adjustment,
+    Credit,
+    Grant,
+    GrantChange,
+    GrantChangeKind,
+    Period,
+    PeriodClaim,
+    PeriodPlan,
+    PeriodPool,
+    Proposal,
+    ProposalKind,
+    ProposalShare,
+    Reclaim,
+)
 from allocator.models.policies import PolicyVersion
 from allocator.models.quotas import Quota, QuotaMember
 from allocator.models.records import (
@@ -27,15 +42,20 @@ from allocator.models.records import (
 from allocator.models.usage import JobRecord
 
 __all__ = [
+    "Adjustment",
     "Application",
     "Base",
     "Booking",
     "BookingSlot",
     "Cluster",
+    "Credit",
     "Decision",
     "DecisionKind",
     "Event",
     "EventChain",
+    "Grant",
+    "GrantChange",
+    "GrantChangeKind",
     "JobHealth",
     "JobRecord",
     "Membership",
@@ -45,10 +65,18 @@ __all__ = [
     "Organisation",
     "OutboxItem",
     "OutboxState",
+    "Period",
+    "PeriodClaim",
+    "PeriodPlan",
+    "PeriodPool",
     "Person",
     "PolicyVersion",
+    "Proposal",
+    "ProposalKind",
+    "ProposalShare",
     "Quota",
     "QuotaMember",
+    "Reclaim",
     "Reservation",
     "RoleGrant",
     "SignInAttempt",
