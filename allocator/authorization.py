@@ -16,7 +16,9 @@ from allocator.models import (
     Booking,
     Membership,
     Organisation,
+    Period,
     Person,
+    Proposal,
     Quota,
     QuotaMember,
     SignInSession,
@@ -36,6 +38,11 @@ class Action(StrEnum):
     BOOKING_CREATE = "booking.create"  # subject: the quota
     BOOKING_VIEW = "booking.view"
     BOOKING_CANCEL = "booking.cancel"
+    PERIOD_VIEW = "period.view"
+    PERIOD_PROPOSE = "period.propose"  # open, collect, propose, ask what if
+    PERIOD_ADJUST = "period.adjust"  # subject: the quota whose share a person fixes
+    PERIOD_PUBLISH = "period.publish"  # subject: the proposal; never its own author (four eyes)
+    PERIOD_OPERATE = "period.operate"  # after publishing: the reserve, re-division, reclaims
     ORGANISATION_CREATE = "organisation.create"
     ORGANISATION_VIEW = "organisation.view"
     ORGANISATION_MANAGE = "organisation.manage"
@@ -118,6 +125,23 @@ def _cancels_booking(actor: Actor, booking: Booking) -> bool:
     return booking.booked_by_id == actor.person_id or _manages_quota(actor, booking.quota)
 
 
+def _adjusts_share(actor: Actor, quota: Quota) -> bool:
+    """An operator, but never for oneself or one's own organisation (R-22)."""
+    return _decides_application(actor, quota.application)
+
+
+def _publishes(actor: Actor, proposal: Proposal) -> bool:
+    """Four eyes: an operator who neither proposed nor adjusted anything that the proposal holds (R-17)."""
+    if Role.OPERATOR not in actor.roles:
+        return False
+    hands = {adjustment.adjusted_by_id for adjustment in proposal.adjustments}
+    step: Proposal | None = proposal
+    while step is not None:
+        hands.add(step.created_by_id or 0)
+        step = step.based_on
+    return actor.person_id not in hands
+
+
 def _sees_organisation(actor: Actor, organisation: Organisation) -> bool:
     return organisation.id in actor.organisations or not actor.roles.isdisjoint(
         _READERS | {Role.ADMINISTRATOR}
@@ -157,6 +181,10 @@ def _owns_session(actor: Actor, session: SignInSession) -> bool:
     return actor.is_signed_in and session.person_id == actor.person_id
 
 
+def _sees_period(actor: Actor, _subject: Any) -> bool:
+    return not actor.roles.isdisjoint(_READERS | {Role.ADMINISTRATOR})
+
+
 _READERS = frozenset({Role.OPERATOR, Role.COUNCIL_MEMBER, Role.AUDITOR})
 
 RULES: Mapping[Action, Rule] = {
@@ -170,6 +198,11 @@ RULES: Mapping[Action, Rule] = {
     Action.BOOKING_CREATE: _belongs_to_quota,
     Action.BOOKING_VIEW: _sees_booking,
     Action.BOOKING_CANCEL: _cancels_booking,
+    Action.PERIOD_VIEW: _sees_period,
+    Action.PERIOD_PROPOSE: _has(Role.OPERATOR),
+    Action.PERIOD_ADJUST: _adjusts_share,
+    Action.PERIOD_PUBLISH: _publishes,
+    Action.PERIOD_OPERATE: _has(Role.OPERATOR),
     Action.ORGANISATION_CREATE: _signed_in,
     Action.ORGANISATION_VIEW: _sees_organisation,
     Action.ORGANISATION_MANAGE: _manages_organisation,
@@ -192,6 +225,8 @@ SEEN_BY: Mapping[type, Rule] = {
     Organisation: _sees_organisation,
     Membership: _sees_membership,
     Person: _sees_person,
+    Period: _sees_period,
+    Proposal: _sees_period,
 }
 
 
