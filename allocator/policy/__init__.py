@@ -1,0 +1,61 @@
+"""The policy: what a site decides, as typed data with a version that every decision and period records.
+
+`load_policy(path)` reads `config/policy.toml` or the site's own file, `Policy` answers questions about it.
+"""
+
+from allocator.policy.errors import PolicyError, PolicyFault, PolicyGap
+from allocator.policy.loading import load_policy, policy_of
+from allocator.policy.policy import Policy, Price, Weight
+from allocator.policy.rules import (
+    ApplicationLimits,
+    Body,
+    BookingRules,
+    Category,
+    Clocks,
+    CreditRules,
+    DecisionPath,
+    Funding,
+    FundingMode,
+    Identity,
+    MeritBand,
+    PeriodLength,
+    PeriodRules,
+    PoolRules,
+    Sector,
+    SectorList,
+    Tariff,
+    Tier,
+    UseOrLose,
+    UseStep,
+)
+
+__all__ = [
+    "ApplicationLimits",
+    "Body",
+    "BookingRules",
+    "Category",
+    "Clocks",
+    "CreditRules",
+    "DecisionPath",
+    "Funding",
+    "FundingMode",
+    "Identity",
+    "MeritBand",
+    "PeriodLength",
+    "PeriodRules",
+    "Policy",
+    "PolicyError",
+    "PolicyFault",
+    "PolicyGap",
+    "PoolRules",
+    "Price",
+    "Sector",
+    "SectorList",
+    "Tariff",
+    "Tier",
+    "UseOrLose",
+    "UseStep",
+    "Weight",
+    "load_policy",
+    "policy_of",
+]
