@@ -41,7 +41,7 @@ def record(
     The chain's head row is locked until the commit: call this late in a use case.
     """
     session.flush()  # the subject needs its id
-    head = session.get_one(EventChain, 1, with_for_update=True, populate_existing=True)
+    head = hold_chain(session)
     event = Event(
         seq=head.seq + 1,
         at=now,
@@ -59,6 +59,11 @@ def record(
     session.add(event)
     session.flush()
     return event
+
+
+def hold_chain(session: Session) -> EventChain:
+    """Lock the head of the chain until the commit: writers of events queue behind this one."""
+    return session.get_one(EventChain, 1, with_for_update=True, populate_existing=True)
 
 
 def digest(event: Event) -> str:

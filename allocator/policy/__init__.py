@@ -3,6 +3,7 @@
 `load_policy(path)` reads `config/policy.toml` or the site's own file, `Policy` answers questions about it.
 """
 
+from allocator.policy.difference import Change, differences
 from allocator.policy.errors import PolicyError, PolicyFault, PolicyGap
 from allocator.policy.loading import load_policy, policy_of
 from allocator.policy.policy import Policy, Price, Weight
@@ -34,6 +35,7 @@ __all__ = [
     "Body",
     "BookingRules",
     "Category",
+    "Change",
     "Clocks",
     "CreditRules",
     "DecisionPath",
@@ -56,6 +58,7 @@ __all__ = [
     "UseOrLose",
     "UseStep",
     "Weight",
+    "differences",
     "load_policy",
     "policy_of",
 ]
