@@ -43,6 +43,7 @@ def find_quota(session: Session, actor: Actor, quota_id: int) -> Quota:
             joinedload(Quota.cluster),
             _plain_person(joinedload(Quota.application).joinedload(Application.applicant)),
             joinedload(Quota.application).joinedload(Application.organisation),
+            joinedload(Quota.application).joinedload(Application.decision),
             selectinload(Quota.members),
         )
     )

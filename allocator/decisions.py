@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from allocator import application_checks as checks
 from allocator import application_queries as queries
-from allocator import people, quotas, states
+from allocator import people, policies, quotas, states
 from allocator.actors import Actor
 from allocator.applications import lock, require_fresh, tell_applicant, touch
 from allocator.authorization import Action
@@ -35,6 +35,7 @@ class Verdict:
 
     ``gpu_hours`` counts only when reducing; dates left out are the application's own; ``cluster_logins`` maps
     ids of people of the team who have no login yet to the one they get (missing ones are suggested).
+    ``merit_band`` left out is the policy's default; another one needs its ``merit_reason``.
     """
 
     kind: DecisionKind
@@ -43,6 +44,8 @@ class Verdict:
     valid_from: datetime | None = None
     valid_until: datetime | None = None
     cluster_logins: Mapping[int, str] = field(default_factory=dict)
+    merit_band: str = ""
+    merit_reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Outcome:
     members: Sequence[Person]
     awaited: Sequence[str]
     new_logins: Mapping[int, str]
+    merit_band: str
+    merit_reason: str
 
 
 def preview(
@@ -101,6 +106,7 @@ def decide(
     require_fresh(session, application, expected_version)
     outcome = _outcome(session, application, verdict, policy, forbidden_logins, now)
     refused = outcome.gpu_seconds is None
+    policies.record(session, policy, now)
     touch(session, application, now)
     decision = Decision(
         application=application,
@@ -110,6 +116,8 @@ def decide(
         decided_by_id=actor.person_id,
         decided_at=now,
         policy_version=policy.version,
+        merit_band=outcome.merit_band,
+        merit_reason=outcome.merit_reason,
     )
     session.add(decision)
     states.move(
@@ -121,6 +129,8 @@ def decide(
         kind=outcome.kind,
         gpu_seconds=outcome.gpu_seconds,
         policy_version=policy.version,
+        merit_band=outcome.merit_band,
+        merit_reason=outcome.merit_reason,
         version=application.version,
     )
     if outcome.gpu_seconds is not None:
@@ -175,6 +185,8 @@ def _outcome(
         members=members,
         awaited=[] if refused else sorted(m.email for m in application.team if m.email not in team),
         new_logins=logins,
+        merit_band=policy.default_band if refused else _band(verdict, policy),
+        merit_reason="" if refused else verdict.merit_reason.replace("\r\n", "\n").strip(),
     )
 
 
@@ -191,6 +203,8 @@ def _faults(
         "reason": _reason_fault(verdict),
         "gpu_hours": _hours_fault(application, verdict),
         "valid_until": _validity_fault(application, verdict, policy, now),
+        "merit_band": _band_fault(verdict, policy),
+        "merit_reason": _band_reason_fault(verdict, policy),
     }
     faults = {name: [fault] for name, fault in found.items() if fault}
     if not faults and (fault := _fit_fault(application, verdict)):
@@ -202,6 +216,25 @@ def _reason_fault(verdict: Verdict) -> Fault | None:
     if verdict.kind is not DecisionKind.APPROVED and not verdict.reason.strip():
         return Fault(N_("Give the reason: the applicant is told it word for word."))
     return checks.text_fault(verdict.reason, checks.MAX_REASON, lines=True)
+
+
+def _band(verdict: Verdict, policy: Policy) -> str:
+    return verdict.merit_band or policy.default_band
+
+
+def _band_fault(verdict: Verdict, policy: Policy) -> Fault | None:
+    if verdict.kind is DecisionKind.REFUSED or policy.merit_band(_band(verdict, policy)):
+        return None
+    return Fault(N_("Choose one of the bands of the policy."))
+
+
+def _band_reason_fault(verdict: Verdict, policy: Policy) -> Fault | None:
+    """A band other than the usual one takes from others or gives to them: say why (R-15, R-22)."""
+    if verdict.kind is DecisionKind.REFUSED:
+        return None
+    if _band(verdict, policy) != policy.default_band and not verdict.merit_reason.strip():
+        return Fault(N_("Give the reason for this band: everybody who may see the decision reads it."))
+    return checks.text_fault(verdict.merit_reason, checks.MAX_REASON, lines=True)
 
 
 def _hours_fault(application: Application, verdict: Verdict) -> Fault | None:

@@ -20,6 +20,7 @@ from web.formats import gpu_hours
 from web.forms import SPACES, AmountField, Form, choices
 from web.i18n import language
 from web.policy import policy
+from web.policy_words import band_text
 
 # Far more than anything may have: the domain names the true limit, this only stops a flood.
 FLOOD = 20_000
@@ -171,6 +172,13 @@ class DecisionForm(Form):
     reason = TextAreaField(lazy_gettext("Reason"), [Conditional(), bounded()])
     valid_from = DayField(lazy_gettext("Valid from"), [Optional()])
     valid_until = DayField(lazy_gettext("Valid until"), [Optional()])
+    merit_band = RadioField(
+        lazy_gettext("Merit band"),
+        [Conditional()],
+        default=lambda: policy().default_band,
+        validate_choice=False,
+    )
+    merit_reason = TextAreaField(lazy_gettext("Reason for the band"), [Conditional(), bounded()])
     version = _version()
 
     @property
@@ -190,6 +198,8 @@ class DecisionForm(Form):
             cluster_logins={
                 int(field.name.removeprefix("login_")): field.data or "" for field in self.login_fields
             },
+            merit_band=self.merit_band.data or "",
+            merit_reason=self.merit_reason.data or "",
         )
 
 
@@ -220,6 +230,7 @@ def decision_form(
     }
     form: DecisionForm = type("DecisionForm", (DecisionForm,), fields)()
     form.kind.choices = choices((kind.value, gettext(label)) for kind, label in KINDS.items())
+    form.merit_band.choices = choices((band.slug, band_text(band)) for band in policy().merit_bands)
     if not form.is_submitted():
         form.valid_from.data = first_day(application.earliest)
         form.valid_until.data = last_day(application.latest)

@@ -25,6 +25,7 @@ from web.identity import current_actor
 from web.navigation import has_endpoint
 from web.paging import paginate
 from web.policy import category_title, policy
+from web.policy_words import weight_facts
 from web.session import db
 
 bp = Blueprint("applications", __name__, url_prefix="/applications")
@@ -234,6 +235,7 @@ def _page(actor: Actor, application: Application, changes: list[Any] | None = No
         application=application,
         changes=changes,
         facts=words.facts(application),
+        weight_facts=weight_facts(application.decision, application.category, application.organisation),
         happenings=words.happenings(queries.timeline(db(), application)),
         quota=quota,
         quota_url=_quota_url(quota.id) if quota else None,

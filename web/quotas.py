@@ -21,6 +21,7 @@ from web.booking_words import timeline
 from web.exports import csv_response, read_rows
 from web.identity import current_actor
 from web.paging import paginate
+from web.policy_words import weight_facts
 from web.session import db, settings
 
 bp = Blueprint("quotas", __name__)
@@ -59,7 +60,7 @@ def show(quota_id: int) -> str:
 
 
 def _page(quota: Quota, member_form: MemberForm) -> str:
-    actor, now = current_actor(), utcnow()
+    actor, now, application = current_actor(), utcnow(), quota.application
     first = now.astimezone(settings().zone).date() - timedelta(days=CHART_DAYS - 1)
     days = charts.days(first, CHART_DAYS, settings().zone)
     bookings = booking_queries.list_bookings(actor, sees_everybodys(), quota).limit(SHOWN_BOOKINGS)
@@ -67,6 +68,7 @@ def _page(quota: Quota, member_form: MemberForm) -> str:
         "quotas/show.html",
         quota=quota,
         balance=ledger.balance(db(), quota),
+        weight_facts=weight_facts(application.decision, application.category, application.organisation),
         now=now,
         bookings=db().scalars(bookings).all(),
         jobs=paginate(db(), ledger.jobs(quota), limit=10, name="jobs"),

@@ -25,6 +25,7 @@ from web.exports import csv_response, read_rows
 from web.identity import current_actor
 from web.paging import paginate
 from web.policy import category_title, policy
+from web.policy_words import band_of, sector_text, weight_facts
 from web.session import db, settings
 
 bp = Blueprint("review", __name__, url_prefix="/review")
@@ -94,7 +95,9 @@ def decide(application_id: int) -> ResponseReturnValue:
     except Stale:
         return _page(application, form, _changes(application, form)), 409
     if isinstance(done, decisions.Outcome):
-        return render_template("review/confirm.html", application=application, form=form, outcome=done)
+        return render_template(
+            "review/confirm.html", application=application, form=form, outcome=done, band_of=band_of
+        )
     flash(gettext("The decision is recorded, and the applicant gets a letter."), "success")
     return redirect(url_for("review.show", application_id=application_id), 303)
 
@@ -136,6 +139,11 @@ def _changes(application: Application, form: DecisionForm) -> list[Any]:
     return words.happenings(queries.changes_since(db(), application, seen))
 
 
+def _sector(application: Application) -> str:
+    organisation = application.organisation
+    return sector_text(policy().sector_of(organisation.activity if organisation else None))
+
+
 def _page(application: Application, form: DecisionForm, changes: list[Any] | None = None) -> str:
     actor: Actor = current_actor()
     earlier = paginate(db(), queries.earlier_quotas(application), limit=10, name="earlier")
@@ -145,10 +153,12 @@ def _page(application: Application, form: DecisionForm, changes: list[Any] | Non
         form=form,
         changes=changes,
         facts=words.facts(application),
+        weight_facts=weight_facts(application.decision, application.category, application.organisation),
         accounts=queries.accounts_of_team(db(), application),
         happenings=words.happenings(queries.timeline(db(), application)),
         earlier=earlier,
         balances=ledger.balances(db(), [quota.id for quota in earlier.items]),
+        sector=_sector(application),
         capacity=queries.capacity_now(db(), application),
         quota=queries.quota_of(db(), application),
         kinds=KINDS,

@@ -79,11 +79,16 @@ def test_an_approval_makes_a_quota_of_all_the_hours_in_the_applications_window(s
     assert (quota.valid_from, quota.valid_until) == (application.earliest, application.latest)
     assert (decision.decided_by_id, decision.policy_version) == (operator.id, POLICY.version)
     kinds = session.scalars(select(Event.kind).order_by(Event.seq)).all()
-    assert kinds == ["application.approved", "person.cluster_login_set", "quota.granted"]
+    assert kinds == [
+        "policy_version.recorded",
+        "application.approved",
+        "person.cluster_login_set",
+        "quota.granted",
+    ]
     letter = session.scalars(select(OutboxItem)).one()
     assert (letter.letter, letter.recipient_id) == ("application_approved", application.applicant_id)
     session.commit()
-    assert events.verify(session) == 3
+    assert events.verify(session) == 4
 
 
 def test_the_team_with_accounts_joins_and_everybody_gets_a_login(session: Session) -> None:

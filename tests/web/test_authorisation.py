@@ -44,6 +44,8 @@ TABLE: Mapping[tuple[str, str], str] = {
     ("GET", "/metrics"): "yyyyyyyy",
     ("GET", "/static/kezek.css"): "yyyyyyyy",
     ("GET", "/language/ru"): "yyyyyyyy",
+    ("GET", "/policy"): "yyyyyyyy",
+    ("GET", "/policy.json"): "yyyyyyyy",
     ("GET", "/clusters"): "yyyyyyyy",
     ("GET", "/clusters/alem"): "ixxxyxyy",
     # accounts
