@@ -1,11 +1,13 @@
 """What a booking must keep to, as small pure checks: each returns the field and the fault, or None (R-15)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from allocator.capacity import GpuType
 from allocator.errors import Fault
+from allocator.grants import Room
 from allocator.ledger import Balance
 from allocator.models import Quota
 from allocator.policy import BookingRules
@@ -14,6 +16,7 @@ from allocator.windows import Shape, ceil
 from config.i18n import N_
 
 HOUR = 3600
+ALMATY = ZoneInfo("Asia/Almaty")  # R-33
 
 
 @dataclass(frozen=True)
@@ -47,16 +50,23 @@ class Circumstances:
     gpu_type: GpuType | None
     rules: BookingRules
     now: datetime
+    rooms: Sequence[Room] = ()  # of the published periods that the ask touches
 
 
 Check = Callable[[Ask, Circumstances], tuple[str, Fault] | None]
 
 
 def check(
-    ask: Ask, quota: Quota, balance: Balance, gpu_type: GpuType | None, rules: BookingRules, now: datetime
+    ask: Ask,
+    quota: Quota,
+    balance: Balance,
+    gpu_type: GpuType | None,
+    rules: BookingRules,
+    now: datetime,
+    rooms: Sequence[Room] = (),
 ) -> dict[str, list[Fault]]:
     """All faults by field: nodes, gpus_per_node, starts_at, hours, balance, quota."""
-    around = Circumstances(quota, balance, gpu_type, rules, now)
+    around = Circumstances(quota, balance, gpu_type, rules, now, rooms)
     faults: dict[str, list[Fault]] = {}
     for found in (one(ask, around) for one in CHECKS):
         if found:
@@ -150,6 +160,34 @@ def _within_balance(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None
     )
 
 
+def _within_grants(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
+    """In every published period that it touches, a booking needs room in the grant of that period."""
+    for room in around.rooms:
+        seconds = overlap(ask, room.period.starts_at, room.period.ends_at)
+        needed = ask.nodes * ask.gpus_per_node * seconds
+        if needed <= room.available:
+            continue
+        last = room.period.ends_at - timedelta(seconds=1)
+        return "balance", Fault(
+            N_(
+                "From %(starts_at)s to %(ends_at)s this needs %(needed)s GPU-hours, but only %(available)s "
+                "of what was granted for that period are left."
+            ),
+            {
+                "starts_at": room.period.starts_at.astimezone(ALMATY).strftime("%d.%m.%Y"),
+                "ends_at": last.astimezone(ALMATY).strftime("%d.%m.%Y"),
+                "needed": _hours(needed),
+                "available": _hours(room.available, up=False),
+            },
+        )
+    return None
+
+
+def overlap(ask: Ask, since: datetime, until: datetime) -> int:
+    """Seconds of the ask inside [since, until)."""
+    return max(int((min(ask.ends_at, until) - max(ask.starts_at, since)).total_seconds()), 0)
+
+
 def _minutes(length: timedelta) -> int:
     return int(length.total_seconds()) // 60
 
@@ -171,4 +209,5 @@ CHECKS: tuple[Check, ...] = (
     _not_too_far,
     _within_validity,
     _within_balance,
+    _within_grants,
 )

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from allocator import booking_letters, capacity, events, ledger
+from allocator import booking_letters, capacity, events, grants, ledger
 from allocator.actors import SYSTEM, Actor
 from allocator.authorization import Action, require
 from allocator.booking_checks import Ask, check
@@ -84,7 +84,8 @@ def _find(session: Session, quota: Quota, ask: Ask, rules: BookingRules, now: da
     """The quote without alternatives: all that booking needs, and quick enough to ask under the lock."""
     balance = ledger.balance(session, quota)
     types = capacity.gpu_types(session, quota.cluster)
-    faults = check(ask, quota, balance, types.get(quota.gpu_type), rules, now)
+    rooms = grants.rooms(session, quota, ask.starts_at, ask.ends_at)
+    faults = check(ask, quota, balance, types.get(quota.gpu_type), rules, now, rooms)
     return Quote(ask, balance, faults, () if faults else tuple(_places(session, quota, ask)))
 
 

@@ -12,8 +12,9 @@ The rule, the same for pages, limits and checks:
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import Select, Subquery, func, select
+from sqlalchemy import Select, Subquery, case, func, select
 from sqlalchemy.orm import Session
 
 from allocator.models import Booking, JobRecord, Quota
@@ -101,6 +102,50 @@ def _used(ids: Sequence[int]) -> Subquery:
         .group_by(JobRecord.quota_id)
         .subquery("used")
     )
+
+
+def charged_within(session: Session, quota_ids: Iterable[int], window: Window) -> dict[int, int]:
+    """GPU-seconds charged to each quota inside [since, until), cut at both ends; one without is missing.
+
+    The same rule as for the balance: bookings as a whole, and jobs outside of bookings. Two queries.
+    """
+    ids, (since, until) = list(quota_ids), window
+    bounds = window_table([window])
+    booked = Booking.nodes * Booking.gpus_per_node
+    in_window = overlap_seconds(Booking.starts_at, Booking.ends_at, bounds.c.since, bounds.c.until)
+    ended = func.coalesce(JobRecord.ended_at, JobRecord.read_at, type_=JobRecord.read_at.type)
+    ran = overlap_seconds(JobRecord.started_at, ended, bounds.c.since, bounds.c.until)
+    statements = (
+        select(Booking.quota_id, func.sum(booked * in_window))
+        .select_from(Booking)
+        .join(bounds, (Booking.starts_at < bounds.c.until) & (Booking.ends_at > bounds.c.since))
+        .where(Booking.quota_id.in_(ids), Booking.state != BookingState.CANCELLED)
+        .where(Booking.starts_at < until, Booking.ends_at > since)
+        .group_by(Booking.quota_id),
+        select(JobRecord.quota_id, func.sum(JobRecord.gpus * ran))
+        .select_from(JobRecord)
+        .join(bounds, (JobRecord.started_at < bounds.c.until) & (ended > bounds.c.since))
+        .where(JobRecord.quota_id.in_(ids), JobRecord.booking_id.is_(None))
+        .group_by(JobRecord.quota_id),
+    )
+    charged: dict[int, int] = {}
+    for statement in statements:
+        for quota_id, gpu_seconds in session.execute(statement):
+            if quota_id is not None:
+                charged[quota_id] = charged.get(quota_id, 0) + int(gpu_seconds)
+    return charged
+
+
+def used_before(session: Session, quota_ids: Iterable[int], moment: datetime) -> dict[int, int]:
+    """GPU-seconds that jobs of each quota had used at ``moment``, inside bookings and out; one query."""
+    ended = func.coalesce(JobRecord.ended_at, JobRecord.read_at, type_=JobRecord.read_at.type)
+    cut = case((ended < moment, ended), else_=moment)
+    rows = session.execute(
+        select(JobRecord.quota_id, func.sum(JobRecord.gpus * seconds_between(JobRecord.started_at, cut)))
+        .where(JobRecord.quota_id.in_(list(quota_ids)), JobRecord.started_at < moment)
+        .group_by(JobRecord.quota_id)
+    )
+    return {quota_id: int(used) for quota_id, used in rows if quota_id is not None}
 
 
 def used_in_bookings(session: Session, booking_ids: Iterable[int]) -> dict[int, int]:

@@ -105,6 +105,44 @@ LETTERS: Mapping[str, Letter] = {
         ),
         path="/quotas/%(id)s",
     ),
+    "grant_published": Letter(
+        N_("GPU-hours from %(starts_at)s to %(ends_at)s: %(title)s"),
+        N_(
+            "The capacity from %(starts_at)s to %(ends_at)s is divided. “%(title)s” gets %(hours)s GPU-hours "
+            "of the %(asked)s that it asked for.\n"
+            "The page of the quota explains the number, with everything that it was computed from.\n"
+            "Next step: book the GPUs. What you will not need can be given back there, and earns credit."
+        ),
+        path="/quotas/%(id)s",
+    ),
+    "grant_raised": Letter(
+        N_("%(more)s more GPU-hours: %(title)s"),
+        N_(
+            "From %(starts_at)s to %(ends_at)s “%(title)s” may use %(more)s GPU-hours more: "
+            "%(hours)s in all.\n"
+            "Next step: book the GPUs."
+        ),
+        path="/quotas/%(id)s",
+    ),
+    "grant_warning": Letter(
+        N_("GPU-hours that you may lose: %(title)s"),
+        N_(
+            "By an even pace “%(title)s” would have used %(planned)s GPU-hours of its grant "
+            "from %(starts_at)s to %(ends_at)s by now; used or booked are %(used)s.\n"
+            "If that stays so, %(take_back)s GPU-hours can be proposed for taking back after %(until)s.\n"
+            "Next step: book what you need until then, or give back what you will not: that earns credit."
+        ),
+        path="/quotas/%(id)s",
+    ),
+    "grant_reclaimed": Letter(
+        N_("%(back)s GPU-hours were taken back: %(title)s"),
+        N_(
+            "An operator has taken back %(back)s GPU-hours that “%(title)s” neither used nor booked "
+            "from %(starts_at)s to %(ends_at)s, as we had warned you; %(hours)s remain in all.\n"
+            "They go to others who asked for more. Bookings stay as they are."
+        ),
+        path="/quotas/%(id)s",
+    ),
     "booking_confirmed": Letter(
         N_("Your GPUs are booked: booking %(booking)s"),
         N_(

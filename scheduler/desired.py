@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
+from allocator import period_limits
 from allocator.models import Booking, BookingSlot, Cluster, Node, Person, Quota, QuotaMember
 from allocator.models import Reservation as ReservationRow
 from allocator.states import BookingState, QuotaState, ReservationState
@@ -157,16 +158,29 @@ def _accounts(
     )
     for quota_id, login in session.execute(logins):
         members[quota_id] |= {login} if login else set()
+    periods = period_limits.current_limits(session, cluster_id, now)
     accounts, quotas = {}, {}
     statement = select(Quota.id, Quota.gpu_seconds, Quota.valid_from).where(mine)
     for quota_id, gpu_seconds, valid_from in session.execute(statement):
         name = Quota(id=quota_id).account
         # Before its validity begins a quota has its account, for reservations to name, but nothing to spend.
-        minutes = gpu_seconds // 60 if valid_from <= now else 0
+        minutes = _limit(gpu_seconds, periods.get(quota_id)) // 60 if valid_from <= now else 0
         description = f"kezek quota {quota_id}"
         accounts[name] = base.Account(name, description, minutes, frozenset(members[quota_id]))
         quotas[name] = quota_id
     return accounts, quotas
+
+
+def _limit(gpu_seconds: int, period: tuple[int, int] | None) -> int:
+    """GPU-seconds at which the account stops: the quota, or earlier at the end of what a period granted.
+
+    The cluster counts from the account's first job and never forgets, so that what was used before the
+    period comes on top of the grant.
+    """
+    if period is None:
+        return gpu_seconds
+    granted, used_before = period
+    return min(gpu_seconds, used_before + granted)
 
 
 def _live_quota(needed: set[int]) -> ColumnElement[bool]:

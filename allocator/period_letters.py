@@ -1,0 +1,62 @@
+"""Who is told what about a period: the applicant whose quota it is about."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.orm import Session
+
+from allocator import outbox
+from allocator.application_checks import hours_text
+from allocator.models import Grant, Reclaim
+
+ALMATY = ZoneInfo("Asia/Almaty")  # R-33
+
+
+def granted(session: Session, grant: Grant, *, now: datetime) -> None:
+    """The period was published."""
+    asked = grant.claim.request if grant.claim else 0
+    _post(
+        session, "grant_published", grant, {"hours": hours_text(grant.gpu_seconds), "asked": str(asked)}, now
+    )
+
+
+def more(session: Session, grant: Grant, gpu_seconds: int, *, now: datetime) -> None:
+    """A grant has grown: from the reserve, or from hours that others gave back."""
+    details = {"more": hours_text(gpu_seconds), "hours": hours_text(grant.current)}
+    _post(session, "grant_raised", grant, details, now)
+
+
+def warned(session: Session, reclaim: Reclaim, *, now: datetime) -> None:
+    """Hours may be taken back: what was planned, what was used, and until when to answer."""
+    details = {
+        "planned": hours_text(reclaim.planned),
+        "used": hours_text(reclaim.used),
+        "take_back": hours_text(reclaim.take_back),
+        "until": _day(reclaim.answer_until),
+    }
+    _post(session, "grant_warning", reclaim.grant, details, now)
+
+
+def reclaimed(session: Session, grant: Grant, gpu_seconds: int, *, now: datetime) -> None:
+    """An operator has confirmed it."""
+    details = {"back": hours_text(gpu_seconds), "hours": hours_text(grant.current)}
+    _post(session, "grant_reclaimed", grant, details, now)
+
+
+def _post(session: Session, letter: str, grant: Grant, more: dict[str, str], now: datetime) -> None:
+    period = grant.period
+    details = {
+        "id": grant.quota_id,
+        "title": grant.quota.application.title,
+        "starts_at": _day(period.starts_at),
+        # the last day, not the midnight after it
+        "ends_at": _day(period.ends_at - timedelta(seconds=1)),
+        **more,
+    }
+    outbox.post(session, letter, grant.quota.application.applicant_id, details, now=now)
+
+
+def _day(moment: datetime) -> str:
+    return moment.astimezone(ALMATY).strftime("%d.%m.%Y")
