@@ -1,18 +1,14 @@
-"""Credit: what a period owes to those whom earlier ones served below their entitlement, and the other way.
+"""Credit: who was served below the long-run share in earlier periods gets more weight now, and the other way.
 
-For a holder (an organisation, or a person who applies alone) in one pool of one cluster and GPU type:
-
-    credit = 1 + strength · Σ decay^age · (entitled - served) / Σ decay^age · entitled
-
-bounded by the policy. ``entitled`` is what the same division would have given without credits, minimums and
-persons' adjustments, ``served`` what was published; hours given back count as a shortfall by a part that the
-policy names. ``age`` is 1 for the period before.
+The rule is ``fairshare.credit``; here is where its history comes from: every published period of the same
+cluster and GPU type, pool by pool, holder by holder (an organisation, or a person who applies alone).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
 from typing import NamedTuple
@@ -20,13 +16,13 @@ from typing import NamedTuple
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator.divisions import without_credit
-from allocator.models import Application, Credit, Grant, Period, Proposal
-from allocator.policy import CreditRules, Policy
+from allocator.divisions import plain_weight
+from allocator.fairshare import credit
+from allocator.models import Application, Credit, CreditCause, Grant, Period, Proposal
+from allocator.policy import Policy
 from allocator.states import PeriodState
 
-MEMORY = 12  # periods: what is left of an older credit is too small to be worth explaining
-DIVISION, RETURNED = "division", "returned"
+MEMORY = 12  # periods: what fades by a quarter each time counts no more than 3 % after so many
 OVER = (PeriodState.PUBLISHED, PeriodState.CLOSED)
 
 
@@ -37,6 +33,18 @@ class Holder(NamedTuple):
     person_id: int | None
     pool: str
 
+    @property
+    def key(self) -> str:
+        """A text that sorts, as the division's ids do."""
+        return f"o{self.organisation_id}" if self.organisation_id is not None else f"p{self.person_id}"
+
+
+@dataclass
+class _Line:
+    requested: int = 0
+    served: Fraction = field(default_factory=Fraction)
+    weight: Fraction = field(default_factory=Fraction)
+
 
 def holder_of(application: Application, pool: str) -> Holder:
     if application.organisation_id is not None:
@@ -44,8 +52,23 @@ def holder_of(application: Application, pool: str) -> Holder:
     return Holder(None, application.applicant_id, pool)
 
 
-def factors(session: Session, period: Period, policy: Policy) -> dict[Holder, Fraction]:
-    """The credit of everybody who has one when ``period`` begins; who is missing has 1."""
+def of_period(session: Session, period: Period, policy: Policy) -> dict[tuple[str, str], credit.Credit]:
+    """The credit of everybody who has one when ``period`` begins, by (pool, holder's key). Two queries."""
+    rules = credit.CreditRules(
+        minimum=policy.credit.minimum,
+        maximum=policy.credit.maximum,
+        decay=policy.credit.decay,
+        gain=policy.credit.strength,
+    )
+    found = {}
+    for pool, history in _history(session, period).items():
+        for key, one in credit.credits_of(history, rules).items():
+            found[pool, key] = one
+    return found
+
+
+def _history(session: Session, period: Period) -> dict[str, list[Mapping[str, credit.PastClaim]]]:
+    """By pool: for each earlier period, the oldest first, what every holder asked for and was served."""
     earlier = session.scalars(
         select(Period.id)
         .where(
@@ -57,57 +80,70 @@ def factors(session: Session, period: Period, policy: Policy) -> dict[Holder, Fr
         .order_by(Period.starts_at.desc())
         .limit(MEMORY)
     ).all()
-    ages = {period_id: age for age, period_id in enumerate(earlier, start=1)}
-    rows: dict[Holder, list[tuple[int, Credit]]] = defaultdict(list)
-    for credit in session.scalars(select(Credit).where(Credit.period_id.in_(earlier)).order_by(Credit.id)):
-        holder = Holder(credit.organisation_id, credit.person_id, credit.pool)
-        rows[holder].append((ages[credit.period_id], credit))
+    lines: dict[str, dict[int, dict[str, _Line]]] = defaultdict(
+        lambda: {period_id: defaultdict(_Line) for period_id in reversed(earlier)}
+    )
+    for row in session.scalars(select(Credit).where(Credit.period_id.in_(earlier)).order_by(Credit.id)):
+        key = Holder(row.organisation_id, row.person_id, row.pool).key
+        line = lines[row.pool][row.period_id][key]
+        line.requested += row.requested
+        line.served += row.served
+        line.weight += row.weight or 0
     return {
-        holder: factor([(age, one.entitled, one.served) for age, one in found], policy.credit)
-        for holder, found in rows.items()
+        pool: [
+            {
+                key: credit.PastClaim(line.requested, max(int(line.served), 0), line.weight)
+                for key, line in found.items()
+                if line.weight
+            }
+            for found in by_period.values()
+        ]
+        for pool, by_period in lines.items()
     }
 
 
-def factor(history: Sequence[tuple[int, int, int]], rules: CreditRules) -> Fraction:
-    """The bounded credit of (age, entitled, served) rows, exactly; without entitlement 1."""
-    owed = sum((rules.decay**age * (entitled - served) for age, entitled, served in history), Fraction(0))
-    entitled = sum((rules.decay**age * entitled for age, entitled, _ in history), Fraction(0))
-    if not entitled:
-        return Fraction(1)
-    return rules.bounded(1 + rules.strength * owed / entitled)
-
-
 def record_division(session: Session, proposal: Proposal, now: datetime) -> None:
-    """What everybody was entitled to and got, summed by holder: written when a proposal is published."""
-    entitled = without_credit(proposal.period).divide().shares
-    sums: dict[Holder, list[int]] = defaultdict(lambda: [0, 0])
+    """What everybody asked for and got, summed by holder: written when a proposal is published."""
+    sums: dict[Holder, _Line] = defaultdict(_Line)
     for share in proposal.shares:
-        claim = share.claim
-        both = sums[holder_of(claim.quota.application, claim.pool)]
-        both[0] += entitled[claim.reference]
-        both[1] += share.gpu_hours
-    for holder, (due, served) in sums.items():
-        session.add(_row(proposal.period_id, holder, DIVISION, due, served, now))
+        line = sums[holder_of(share.claim.quota.application, share.claim.pool)]
+        line.requested += share.claim.request
+        line.served += share.gpu_hours
+        line.weight += plain_weight(share.claim)
+    for holder, line in sums.items():
+        row = _row(proposal.period_id, holder, CreditCause.DIVISION, int(line.served), now)
+        row.requested, row.weight = line.requested, line.weight
+        session.add(row)
 
 
 def record_return(session: Session, grant: Grant, gpu_hours: int, policy: Policy, now: datetime) -> int:
-    """The part of hours given back that counts as a shortfall, in GPU-hours; returns it."""
-    pool = grant.claim.pool if grant.claim else None
+    """Hours given back: a part of them, set by the policy, counts as never served. Returns that part."""
     owed = int(gpu_hours * policy.credit.returned)
-    if pool is None or not owed:
-        return 0
-    session.add(_row(grant.period_id, holder_of(grant.quota.application, pool), RETURNED, owed, 0, now))
-    return owed
+    return owed if _record(session, grant, CreditCause.RETURNED, -owed, now) else 0
 
 
-def _row(period_id: int, holder: Holder, cause: str, entitled: int, served: int, now: datetime) -> Credit:
+def record_later(session: Session, grant: Grant, gpu_hours: int, now: datetime) -> None:
+    """Hours of the reserve or of a re-division count as served as those of the division do."""
+    _record(session, grant, CreditCause.LATER, gpu_hours, now)
+
+
+def _record(session: Session, grant: Grant, cause: CreditCause, served: int, now: datetime) -> bool:
+    # who was in no division of this period has no weight there, and so nothing to be compared with
+    if grant.claim is None or not served:
+        return False
+    holder = holder_of(grant.quota.application, grant.claim.pool)
+    session.add(_row(grant.period_id, holder, cause, served, now))
+    return True
+
+
+def _row(period_id: int, holder: Holder, cause: CreditCause, served: int, now: datetime) -> Credit:
     return Credit(
         period_id=period_id,
         organisation_id=holder.organisation_id,
         person_id=holder.person_id,
         pool=holder.pool,
         cause=cause,
-        entitled=entitled,
+        requested=0,
         served=served,
         recorded_at=now,
     )

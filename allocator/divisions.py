@@ -60,12 +60,13 @@ def _claim(claim: PeriodClaim, weight: Fraction) -> Claim:
 def without_credit(period: Period) -> Inputs:
     """The same period, had nobody a credit or a minimum: its division is what everybody is entitled to."""
     inputs = inputs_of(period)
-    weights = {claim.reference: _plain_weight(claim) for claim in period.claims}
+    weights = {claim.reference: plain_weight(claim) for claim in period.claims}
     claims = tuple(replace(claim, weight=weights[claim.id], minimum=0) for claim in inputs.claims)
     return replace(inputs, claims=claims)
 
 
-def _plain_weight(claim: PeriodClaim) -> Fraction:
+def plain_weight(claim: PeriodClaim) -> Fraction:
+    """The claim's weight but for its credit."""
     product = Fraction(1)
     for factor in claim.factors:
         if factor["factor"] != "credit":

@@ -253,6 +253,7 @@ def serve_from_reserve(
         session.add(grant)
         session.flush()
     change(session, actor, grant, GrantChangeKind.RESERVE, gpu_hours * HOUR, reason, now)
+    credits.record_later(session, grant, gpu_hours, now)
     period_letters.more(session, grant, gpu_hours * HOUR, now=now)
     return grant
 
@@ -288,6 +289,7 @@ def redivide(session: Session, actor: Actor, period: Period, *, now: datetime) -
     made = []
     for grant, hours in redivision(session, period):
         made.append(change(session, actor, grant, GrantChangeKind.REDIVIDED, hours * HOUR, "", now))
+        credits.record_later(session, grant, hours, now)
         period_letters.more(session, grant, hours * HOUR, now=now)
     return made
 

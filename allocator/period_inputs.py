@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from allocator import credits, ledger
 from allocator.errors import Fault, Invalid
+from allocator.fairshare.credit import Credit
 from allocator.fairshare.model import digest
 from allocator.models import (
     Application,
@@ -124,12 +125,13 @@ def gather(session: Session, period: Period, policy: Policy, key: bytes, now: da
         plan.quota_id: plan
         for plan in session.scalars(select(PeriodPlan).where(PeriodPlan.period_id == period.id))
     }
-    balance = credits.factors(session, period, policy)
+    earned = credits.of_period(session, period, policy)
     claims = []
     for quota in quotas:
         # what is booked inside the period already needs a grant there, so it counts as still to be had
         left = (balances[quota.id].available + booked.get(quota.id, 0)) // HOUR
-        credit = balance.get(credits.holder_of(quota.application, _pool(quota, policy)), Fraction(1))
+        pool = _pool(quota, policy)
+        credit = earned.get((pool, credits.holder_of(quota.application, pool).key))
         claim = _claim(period, quota, left, plans.get(quota.id), policy, credit, now)
         claim.reference = reference(key, quota.id)
         # the last resort between equals is public and chosen by nobody
@@ -169,13 +171,13 @@ def _claim(
     remaining: int,
     plan: PeriodPlan | None,
     policy: Policy,
-    credit: Fraction,
+    credit: Credit | None,
     now: datetime,
 ) -> PeriodClaim:
     application = quota.application
     band = application.decision.merit_band if application.decision else None
     activity = application.organisation.activity if application.organisation else None
-    weight = policy.weight_of(activity, band, credit)
+    weight = policy.weight_of(activity, band, credit.factor if credit else Fraction(1))
     wanted = plan.request if plan else even_pace(quota, period, remaining, now)
     request = min(remaining, wanted)
     names = {"sector": weight.sector.slug if weight.sector else None, "merit": weight.merit_band.slug}
@@ -190,11 +192,21 @@ def _claim(
         minimum=min(plan.minimum, request) if plan else 0,
         weight=weight.total,
         factors=[
-            {"factor": factor, "name": names.get(factor), "value": str(value)}
+            {
+                "factor": factor,
+                "name": names.get(factor),
+                "value": str(value),
+                **(_origin(credit) if factor == "credit" and credit else {}),
+            }
             for factor, value in weight.factors.items()
         ],
         rank=[-int(weight.merit_band.factor * MERIT_STEPS), submitted.isoformat()],
     )
+
+
+def _origin(credit: Credit) -> dict[str, str]:
+    """The numbers that a credit came from, in GPU-hours as exact text."""
+    return {"entitled": str(credit.entitled), "served": str(credit.served), "usual": str(credit.usual)}
 
 
 def even_pace(quota: Quota, period: Period, remaining: int, now: datetime) -> int:

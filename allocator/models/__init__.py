@@ -17,6 +17,7 @@ from allocator.models.people import (
 from allocator.models.periods import (
     Adjustment,
     Credit,
+    CreditCause,
     Grant,
     GrantChange,
     GrantChangeKind,
@@ -49,6 +50,7 @@ __all__ = [
     "BookingSlot",
     "Cluster",
     "Credit",
+    "CreditCause",
     "Decision",
     "DecisionKind",
     "Event",

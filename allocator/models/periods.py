@@ -334,19 +334,28 @@ class GrantChange(Base):
     grant: Mapped[Grant] = relationship(back_populates="changes")
 
 
-class Credit(Base):
-    """What a holder was entitled to in a pool and period, and what it was served: the difference is repaid.
+class CreditCause(StrEnum):
+    DIVISION = "division"
+    RETURNED = "returned"
+    LATER = "later"
 
-    The holder is the organisation, or the applicant who applies alone. GPU-hours.
+
+class Credit(Base):
+    """One line of what a holder asked for and was served in a pool and period; GPU-hours.
+
+    The holder is the organisation, or the applicant who applies alone. ``weight`` is without credit, of all
+    its claims there. What was given back counts as served so much less, what came later as more.
     """
 
     __tablename__ = "credits"
     __table_args__ = (
         CheckConstraint("(organisation_id IS NULL) <> (person_id IS NULL)", name="one_holder"),
-        CheckConstraint("entitled >= 0 AND served >= 0", name="amounts_not_negative"),
-        Index(None, "organisation_id", "pool"),
-        Index(None, "person_id", "pool"),
-        Index(None, "period_id"),
+        CheckConstraint("requested >= 0", name="requested_not_negative"),
+        CheckConstraint("(cause = 'returned') = (served < 0)", name="sign_by_cause"),
+        CheckConstraint("(cause = 'division') = (weight IS NOT NULL)", name="weight_of_division"),
+        Index(None, "organisation_id"),
+        Index(None, "person_id"),
+        Index(None, "period_id", "pool"),
     )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
@@ -354,9 +363,10 @@ class Credit(Base):
     organisation_id: Mapped[int | None] = mapped_column(ForeignKey("organisations.id"))
     person_id: Mapped[int | None] = mapped_column(ForeignKey("people.id"))
     pool: Mapped[str] = mapped_column(String(40))
-    cause: Mapped[str] = mapped_column(String(20))  # division, returned
-    entitled: Mapped[int] = mapped_column(BigInteger)
+    cause: Mapped[CreditCause] = mapped_column(enum_type(CreditCause, "cause"))
+    requested: Mapped[int] = mapped_column(BigInteger)
     served: Mapped[int] = mapped_column(BigInteger)
+    weight: Mapped[Fraction | None] = mapped_column(Ratio)
     recorded_at: Mapped[datetime]
 
     period: Mapped[Period] = relationship()

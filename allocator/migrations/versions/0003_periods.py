@@ -285,14 +285,31 @@ def _tables() -> None:
         sa.Column("organisation_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("person_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("pool", sa.String(length=40), nullable=False),
-        sa.Column("cause", sa.String(length=20), nullable=False),
-        sa.Column("entitled", sa.BigInteger(), nullable=False),
+        sa.Column(
+            "cause",
+            sa.Enum(
+                "division",
+                "returned",
+                "later",
+                name="cause",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
+            nullable=False,
+        ),
+        sa.Column("requested", sa.BigInteger(), nullable=False),
         sa.Column("served", sa.BigInteger(), nullable=False),
+        sa.Column("weight", sa.String(length=200), nullable=True),
         sa.Column("recorded_at", UtcDateTime(), nullable=False),
+        sa.CheckConstraint(
+            "(cause = 'division') = (weight IS NOT NULL)", name=op.f("ck_credits_weight_of_division")
+        ),
+        sa.CheckConstraint("(cause = 'returned') = (served < 0)", name=op.f("ck_credits_sign_by_cause")),
         sa.CheckConstraint(
             "(organisation_id IS NULL) <> (person_id IS NULL)", name=op.f("ck_credits_one_holder")
         ),
-        sa.CheckConstraint("entitled >= 0 AND served >= 0", name=op.f("ck_credits_amounts_not_negative")),
+        sa.CheckConstraint("requested >= 0", name=op.f("ck_credits_requested_not_negative")),
         sa.ForeignKeyConstraint(
             ["organisation_id"], ["organisations.id"], name=op.f("fk_credits_organisation_id_organisations")
         ),
@@ -300,11 +317,9 @@ def _tables() -> None:
         sa.ForeignKeyConstraint(["person_id"], ["people.id"], name=op.f("fk_credits_person_id_people")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_credits")),
     )
-    op.create_index(
-        op.f("ix_credits_organisation_id_pool"), "credits", ["organisation_id", "pool"], unique=False
-    )
-    op.create_index(op.f("ix_credits_period_id"), "credits", ["period_id"], unique=False)
-    op.create_index(op.f("ix_credits_person_id_pool"), "credits", ["person_id", "pool"], unique=False)
+    op.create_index(op.f("ix_credits_organisation_id"), "credits", ["organisation_id"], unique=False)
+    op.create_index(op.f("ix_credits_period_id_pool"), "credits", ["period_id", "pool"], unique=False)
+    op.create_index(op.f("ix_credits_person_id"), "credits", ["person_id"], unique=False)
     op.create_table(
         "period_pools",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),

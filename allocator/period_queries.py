@@ -1,0 +1,277 @@
+"""What the pages and commands about periods read; what an actor may not see does not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session, joinedload, selectinload
+from sqlalchemy.orm.interfaces import ORMOption
+
+from allocator.actors import Actor
+from allocator.authorization import Action, require
+from allocator.errors import NotFound
+from allocator.models import (
+    Adjustment,
+    Application,
+    Grant,
+    Period,
+    PeriodClaim,
+    Proposal,
+    ProposalShare,
+    Quota,
+    Reclaim,
+)
+from allocator.states import PeriodState, ProposalState
+
+PUBLIC = (PeriodState.PUBLISHED, PeriodState.CLOSED)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim of a proposal as staff see it."""
+
+    claim: PeriodClaim
+    title: str
+    holder: str
+    share: int
+    is_fixed: bool
+    is_set_aside: bool
+
+
+@dataclass(frozen=True)
+class PoolRow:
+    """One pool of a proposal: what was wanted, promised, given and lent, whole GPU-hours.
+
+    ``level`` is GPU-hours per point of weight; None when everybody in the pool has the whole request.
+    """
+
+    slug: str
+    claims: int
+    demand: int
+    guarantee: int
+    cap: int | None
+    weight: Fraction
+    share: int
+    bound: str
+    level: Fraction | None
+    lent: int
+    borrowed: int
+
+
+def list_periods(actor: Actor) -> Select[Period]:
+    """All periods, the latest first."""
+    require(actor, Action.PERIOD_VIEW)
+    return (
+        select(Period).options(joinedload(Period.cluster)).order_by(Period.starts_at.desc(), Period.id.desc())
+    )
+
+
+def published_periods() -> Select[Period]:
+    """What everybody may see: periods that are in force or over, the latest first."""
+    return (
+        select(Period)
+        .where(Period.state.in_(PUBLIC))
+        .options(joinedload(Period.cluster))
+        .order_by(Period.starts_at.desc(), Period.id.desc())
+    )
+
+
+def find_period(session: Session, actor: Actor, period_id: int) -> Period:
+    """One period with its inputs. Raises NotFound for what the actor may not see."""
+    period = session.scalar(_whole_period().where(Period.id == period_id))
+    if period is None:
+        require(actor, Action.APPLICATION_CREATE)  # a visitor learns to sign in, and nothing else
+        raise NotFound()
+    require(actor, Action.PERIOD_VIEW, period)
+    return period
+
+
+def find_published(session: Session, period_id: int) -> Period:
+    """One period that everybody may see. Raises NotFound for any other."""
+    period = session.scalar(_whole_period().where(Period.id == period_id, Period.state.in_(PUBLIC)))
+    if period is None:
+        raise NotFound()
+    return period
+
+
+def _whole_period() -> Select[Period]:
+    return select(Period).options(
+        joinedload(Period.cluster), selectinload(Period.pools), selectinload(Period.claims)
+    )
+
+
+def find_proposal(session: Session, actor: Actor, proposal_id: int) -> Proposal:
+    """One proposal with everything that its page shows. Raises NotFound as ``find_period``."""
+    proposal = session.scalar(select(Proposal).where(Proposal.id == proposal_id).options(*_everything()))
+    if proposal is None:
+        require(actor, Action.APPLICATION_CREATE)
+        raise NotFound()
+    require(actor, Action.PERIOD_VIEW, proposal.period)
+    return proposal
+
+
+def proposals(session: Session, period: Period) -> Sequence[Proposal]:
+    """All proposals and what-ifs of a period without their shares, the latest first."""
+    return session.scalars(
+        select(Proposal)
+        .where(Proposal.period_id == period.id)
+        .options(joinedload(Proposal.created_by), selectinload(Proposal.adjustments))
+        .order_by(Proposal.number.desc())
+    ).all()
+
+
+def latest_proposal(session: Session, period: Period) -> Proposal | None:
+    """The published one, else the newest that is no what-if, with everything."""
+    published = Proposal.state == ProposalState.PUBLISHED
+    return session.scalar(
+        select(Proposal)
+        .where(Proposal.period_id == period.id, Proposal.kind == "proposal")
+        .options(*_everything())
+        .order_by(published.desc(), Proposal.number.desc())
+        .limit(1)
+    )
+
+
+def published_proposal(session: Session, period: Period) -> Proposal | None:
+    """The one that is in force, with everything."""
+    return session.scalar(
+        select(Proposal)
+        .where(Proposal.period_id == period.id, Proposal.state == ProposalState.PUBLISHED)
+        .options(*_everything())
+    )
+
+
+def with_shares(session: Session, period: Period) -> Sequence[Proposal]:
+    """All proposals and what-ifs with their shares and adjustments, by number."""
+    return session.scalars(
+        select(Proposal)
+        .where(Proposal.period_id == period.id)
+        .options(
+            selectinload(Proposal.shares).joinedload(ProposalShare.claim),
+            selectinload(Proposal.adjustments).joinedload(Adjustment.claim),
+        )
+        .order_by(Proposal.number)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def _everything() -> tuple[ORMOption, ...]:
+    quota = selectinload(Proposal.shares).joinedload(ProposalShare.claim).joinedload(PeriodClaim.quota)
+    application = quota.joinedload(Quota.application)
+    adjustments = selectinload(Proposal.adjustments)
+    return (
+        joinedload(Proposal.period).joinedload(Period.cluster),
+        joinedload(Proposal.period).selectinload(Period.pools),
+        joinedload(Proposal.period).selectinload(Period.claims),
+        joinedload(Proposal.created_by),
+        application.joinedload(Application.organisation),
+        application.joinedload(Application.applicant),
+        adjustments.joinedload(Adjustment.claim),
+        adjustments.joinedload(Adjustment.adjusted_by),
+    )
+
+
+def rows(proposal: Proposal) -> list[Row]:
+    """The claims of a proposal by pool in the policy's order, the largest share first."""
+    order = {pool.slug: pool.position for pool in proposal.period.pools}
+    made = [
+        Row(
+            share.claim,
+            share.claim.quota.application.title,
+            _holder(share.claim.quota.application),
+            share.gpu_hours,
+            share.is_fixed,
+            share.is_set_aside,
+        )
+        for share in proposal.shares
+    ]
+    return sorted(made, key=lambda row: (order[row.claim.pool], -row.share, row.claim.id))
+
+
+def _holder(application: Application) -> str:
+    organisation = application.organisation
+    return organisation.name if organisation else application.applicant.name
+
+
+def pool_rows(proposal: Proposal) -> list[PoolRow]:
+    """The pools of a proposal in the policy's order."""
+    counts: dict[str, int] = {}
+    for share in proposal.shares:
+        counts[share.claim.pool] = counts.get(share.claim.pool, 0) + 1
+    return [
+        PoolRow(
+            slug=pool["slug"],
+            claims=counts.get(pool["slug"], 0),
+            demand=pool["demand"],
+            guarantee=pool["guarantee"],
+            cap=pool["cap"],
+            weight=Fraction(pool["weight"]),
+            share=pool["share"],
+            bound=pool["bound"],
+            level=None if pool["level"] is None else Fraction(pool["level"]),
+            lent=pool["lent"],
+            borrowed=pool["borrowed"],
+        )
+        for pool in proposal.pools
+    ]
+
+
+def grants_of(session: Session, quota: Quota) -> Sequence[Grant]:
+    """The grants of a quota with their changes, the latest period first."""
+    return session.scalars(
+        select(Grant)
+        .join(Grant.period)
+        .where(Grant.quota_id == quota.id)
+        .options(joinedload(Grant.period), joinedload(Grant.claim), selectinload(Grant.changes))
+        .order_by(Period.starts_at.desc())
+    ).all()
+
+
+def find_grant(session: Session, actor: Actor, grant_id: int) -> Grant:
+    """One grant for its holder's page, or staff's. Raises NotFound as ``find_period``."""
+    grant = session.get(Grant, grant_id)
+    if grant is None:
+        require(actor, Action.APPLICATION_CREATE)
+        raise NotFound()
+    require(actor, Action.QUOTA_VIEW, grant.quota)
+    return grant
+
+
+def grants_as_published(session: Session, period: Period) -> dict[int, Grant]:
+    """The grants that came from the division, by their claim's id."""
+    found = session.scalars(select(Grant).where(Grant.period_id == period.id, Grant.claim_id.is_not(None)))
+    return {grant.claim_id: grant for grant in found if grant.claim_id is not None}
+
+
+def reclaims(session: Session, period: Period) -> Sequence[Reclaim]:
+    """Every warning and what became of it, open ones first."""
+    return session.scalars(
+        select(Reclaim)
+        .join(Reclaim.grant)
+        .where(Grant.period_id == period.id)
+        .options(
+            joinedload(Reclaim.grant)
+            .joinedload(Grant.quota)
+            .joinedload(Quota.application)
+            .joinedload(Application.organisation)
+        )
+        .order_by(Reclaim.decided_at.is_not(None), Reclaim.id)
+    ).all()
+
+
+def open_periods(session: Session, quota: Quota) -> Sequence[Period]:
+    """Drafts for which the quota's holder can still say what it plans."""
+    return session.scalars(
+        select(Period)
+        .where(
+            Period.cluster_id == quota.cluster_id,
+            Period.gpu_type == quota.gpu_type,
+            Period.state == PeriodState.DRAFT,
+            Period.starts_at < quota.valid_until,
+            Period.ends_at > quota.valid_from,
+        )
+        .order_by(Period.starts_at)
+    ).all()

@@ -1,0 +1,180 @@
+"""Use it or lose it, by a published table, against an even pace of the holder's own grant.
+
+Never silently: first a forecast, then a letter with time to answer (book, or give back and earn credit),
+then a proposal, and only a person's word takes hours back. Nothing that is booked is ever taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from fractions import Fraction
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from allocator import capacity, events, grants, ledger, period_letters
+from allocator.actors import SYSTEM, Actor
+from allocator.authorization import Action, require
+from allocator.errors import Fault, Invalid, WrongState
+from allocator.models import Grant, GrantChangeKind, Period, Reclaim
+from allocator.policy import Policy
+from allocator.states import PeriodState, QuotaState, ReclaimState, move
+from config.i18n import N_
+
+HOUR = 3600
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A grant at a moment, GPU-seconds: by now ``planned`` at an even pace, ``used`` (or booked) of it.
+
+    ``take_back`` is what the table would take of the rest, in whole GPU-hours; ``expected`` what will have
+    been used at the end when things go on like this.
+    """
+
+    grant: Grant
+    granted: int
+    planned: int
+    used: int
+    expected: int
+    take_back: int
+
+    @property
+    def part(self) -> Fraction:
+        """Used of what was planned until now."""
+        return Fraction(self.used, self.planned) if self.planned else Fraction(1)
+
+
+def forecast(session: Session, period: Period, *, policy: Policy, now: datetime) -> list[Forecast]:
+    """Every grant of a running period that has something to lose or to use, the worst first."""
+    found = grants.of_period(session, period)
+    window = (period.starts_at, period.ends_at)
+    charged = ledger.charged_within(session, [grant.quota_id for grant in found], window)
+    made = [_forecast(grant, charged.get(grant.quota_id, 0), policy, now) for grant in found if grant.current]
+    return sorted(made, key=lambda one: (one.part, one.grant.id))
+
+
+def _forecast(grant: Grant, charged: int, policy: Policy, now: datetime) -> Forecast:
+    since = max(grant.period.starts_at, grant.quota.valid_from)
+    until = min(grant.period.ends_at, grant.quota.valid_until)
+    whole = max(int((until - since).total_seconds()), 1)
+    gone = min(max(int((now - since).total_seconds()), 0), whole)
+    granted = grant.current
+    planned = granted * gone // whole
+    expected = min(granted, charged * whole // gone) if gone else granted
+    left = max(granted - charged, 0)
+    take_back = int(policy.use_or_lose.taken_back(charged, planned) * left) // HOUR * HOUR
+    return Forecast(grant, granted, planned, charged, max(expected, min(charged, granted)), take_back)
+
+
+def warn_due(session: Session, *, policy: Policy, now: datetime) -> int:
+    """Warn the holders whose use is below the table, once in a period; returns how many letters went out."""
+    check = policy.use_or_lose.check_percent
+    answer_until = now + timedelta(days=policy.use_or_lose.warning_days)
+    warned = 0
+    for period in _running(session, now):
+        gone, whole = now - period.starts_at, period.ends_at - period.starts_at
+        # too early to judge, or too late for the hours to be of use to anybody
+        if gone * 100 < whole * check or answer_until >= period.ends_at:
+            continue
+        told = set(
+            session.scalars(
+                select(Reclaim.grant_id)
+                .join(Grant, Grant.id == Reclaim.grant_id)
+                .where(Grant.period_id == period.id)
+            )
+        )
+        for one in forecast(session, period, policy=policy, now=now):
+            if one.take_back and one.grant.id not in told and one.grant.quota.state is QuotaState.ACTIVE:
+                _warn(session, one, policy, answer_until, now)
+                warned += 1
+    return warned
+
+
+def _running(session: Session, now: datetime) -> list[Period]:
+    return list(
+        session.scalars(
+            select(Period)
+            .where(Period.state == PeriodState.PUBLISHED, Period.starts_at <= now, Period.ends_at > now)
+            .order_by(Period.id)
+        )
+    )
+
+
+def _warn(session: Session, one: Forecast, policy: Policy, answer_until: datetime, now: datetime) -> None:
+    reclaim = Reclaim(
+        grant=one.grant,
+        state=ReclaimState.WARNED,
+        planned=one.planned,
+        used=one.used,
+        take_back=one.take_back,
+        warned_at=now,
+        answer_until=answer_until,
+        policy_version=policy.version,
+    )
+    session.add(reclaim)
+    facts = {"planned": one.planned, "used": one.used, "take_back": one.take_back, "until": answer_until}
+    events.record(session, SYSTEM, reclaim, "reclaim.warned", now=now, after=facts)
+    period_letters.warned(session, reclaim, now=now)
+
+
+def propose_due(session: Session, *, policy: Policy, now: datetime) -> int:
+    """After the time to answer: drop what has caught up, propose the rest; returns how many are proposed."""
+    due = session.scalars(
+        select(Reclaim)
+        .where(Reclaim.state == ReclaimState.WARNED, Reclaim.answer_until <= now)
+        .order_by(Reclaim.id)
+        .with_for_update(skip_locked=True)
+    ).all()
+    proposed = 0
+    for reclaim in due:
+        room = grants.room(session, reclaim.grant)
+        again = _forecast(reclaim.grant, room.charged, policy, now)
+        running = reclaim.grant.period.state is PeriodState.PUBLISHED and reclaim.grant.period.ends_at > now
+        # the letter named an amount: never more than that, whatever has happened since
+        take_back = min(reclaim.take_back, again.take_back)
+        if not running or not take_back:
+            move(reclaim, ReclaimState.DROPPED, actor=SYSTEM, now=now, columns={"decided_at": now})
+            continue
+        columns = {"take_back": take_back}
+        move(reclaim, ReclaimState.PROPOSED, actor=SYSTEM, now=now, columns=columns, take_back=take_back)
+        proposed += 1
+    return proposed
+
+
+def confirm(session: Session, actor: Actor, reclaim: Reclaim, *, now: datetime) -> int:
+    """Take the hours back; what has been booked meanwhile stays. Returns GPU-seconds taken."""
+    period = _decide(session, actor, reclaim)
+    if period.state is not PeriodState.PUBLISHED or period.ends_at <= now:
+        raise WrongState(N_("Grants change only while their period is published and not over."))
+    session.expire(reclaim.grant, ["changes"])
+    room = grants.room(session, reclaim.grant)
+    taken = min(reclaim.take_back, room.available // HOUR * HOUR)
+    columns = {"decided_at": now, "decided_by_id": actor.person_id}
+    if not taken:
+        move(reclaim, ReclaimState.DROPPED, actor=actor, now=now, columns=columns)
+        return 0
+    move(reclaim, ReclaimState.CONFIRMED, actor=actor, now=now, columns=columns, gpu_seconds=taken)
+    grants.change(session, actor, reclaim.grant, GrantChangeKind.RECLAIMED, -taken, "", now)
+    period_letters.reclaimed(session, reclaim.grant, taken, now=now)
+    return taken
+
+
+def drop(session: Session, actor: Actor, reclaim: Reclaim, reason: str, *, now: datetime) -> None:
+    """Let the holder keep the hours, with a reason on record."""
+    _decide(session, actor, reclaim)
+    if not reason.strip():
+        raise Invalid({"reason": [Fault(N_("Say why: it stands in the record of events."))]})
+    columns = {"decided_at": now, "decided_by_id": actor.person_id}
+    move(reclaim, ReclaimState.DROPPED, actor=actor, now=now, reason=reason.strip(), columns=columns)
+
+
+def _decide(session: Session, actor: Actor, reclaim: Reclaim) -> Period:
+    period = reclaim.grant.period
+    require(actor, Action.PERIOD_OPERATE, period)
+    # nobody decides on the hours of one's own organisation (R-22)
+    require(actor, Action.PERIOD_ADJUST, reclaim.grant.quota)
+    capacity.lock(session, period.cluster)
+    session.refresh(reclaim)
+    return period
