@@ -15,9 +15,10 @@ Check = Callable[[Policy, Faults], None]
 def check(policy: Policy, faults: Faults) -> None:
     """Add every contradiction to ``faults``; a section with a fault of its own is left out, because what is
     read in its place would only cause more."""
-    for sections, inspect in CHECKS:
-        if not faults.below(*((section,) for section in sections)):
-            inspect(policy, faults)
+    # chosen before the first one runs: what one check finds must not keep another from looking
+    due = [inspect for sections, inspect in CHECKS if not faults.below(*((name,) for name in sections))]
+    for inspect in due:
+        inspect(policy, faults)
 
 
 def _pools_add_up(policy: Policy, faults: Faults) -> None:
