@@ -56,9 +56,9 @@ def issue(session: Session, proposal: Proposal, *, now: datetime) -> list[Grant]
     """The grants of a proposal that is just being published, with credits and letters."""
     made = [
         Grant(
-            period=proposal.period,
-            quota=share.claim.quota,
-            claim=share.claim,
+            period_id=proposal.period_id,
+            quota_id=share.claim.quota_id,
+            claim_id=share.claim_id,
             gpu_seconds=share.gpu_hours * HOUR,
             granted_at=now,
         )

@@ -178,8 +178,8 @@ def _claim(
     band = application.decision.merit_band if application.decision else None
     activity = application.organisation.activity if application.organisation else None
     weight = policy.weight_of(activity, band, credit.factor if credit else Fraction(1))
-    wanted = plan.request if plan else even_pace(quota, period, remaining, now)
-    request = min(remaining, wanted)
+    pace = even_pace(quota, period, remaining, now)
+    request = min(remaining, plan.request if plan else pace)
     names = {"sector": weight.sector.slug if weight.sector else None, "merit": weight.merit_band.slug}
     submitted = (application.submitted_at or application.created_at).astimezone(UTC)
     return PeriodClaim(
@@ -188,6 +188,7 @@ def _claim(
         pool=_pool(quota, policy),
         remaining=remaining,
         planned=plan.request if plan else None,
+        pace=pace,
         request=request,
         minimum=min(plan.minimum, request) if plan else 0,
         weight=weight.total,
@@ -223,3 +224,8 @@ def even_pace(quota: Quota, period: Period, remaining: int, now: datetime) -> in
 def reference(key: bytes, quota_id: int) -> str:
     """The quota's pseudonym: the same in every period, and meaningless to who has not the site's key."""
     return "q" + hmac.new(key, f"kezek quota {quota_id}".encode(), "sha256").hexdigest()[:15]
+
+
+def pseudonym_key(secret: str) -> bytes:
+    """The key of pseudonyms, apart from every other use of the site's secret."""
+    return hmac.new(secret.encode(), b"kezek pseudonyms of periods", "sha256").digest()

@@ -45,14 +45,11 @@ def _limits(session: Session, period: Period) -> dict[int, tuple[int, int]]:
         .group_by(GrantChange.grant_id)
         .subquery()
     )
-    granted = dict(
-        session.execute(
-            select(Grant.quota_id, Grant.gpu_seconds + func.coalesce(changed.c.gpu_seconds, 0))
-            .outerjoin(changed, changed.c.grant_id == Grant.id)
-            .where(Grant.period_id == period.id)
-        )
-        .tuples()
-        .all()
+    rows = session.execute(
+        select(Grant.quota_id, Grant.gpu_seconds + func.coalesce(changed.c.gpu_seconds, 0))
+        .outerjoin(changed, changed.c.grant_id == Grant.id)
+        .where(Grant.period_id == period.id)
     )
+    granted = {quota_id: int(gpu_seconds) for quota_id, gpu_seconds in rows}
     before = ledger.used_before(session, quotas, period.starts_at)
-    return {quota_id: (int(granted.get(quota_id, 0)), before.get(quota_id, 0)) for quota_id in quotas}
+    return {quota_id: (granted.get(quota_id, 0), before.get(quota_id, 0)) for quota_id in quotas}

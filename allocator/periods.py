@@ -6,8 +6,8 @@ The machine proposes, a person corrects with a reason (``adjustments``), another
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -61,6 +61,13 @@ def month_from(moment: datetime) -> datetime:
     if first < local:
         first = (first + timedelta(days=32)).replace(day=1)
     return first.astimezone(moment.tzinfo)
+
+
+def days(opening: Opening, first: date, last: date) -> Opening:
+    """The same cluster and GPU type from the first to the last of these days, both whole."""
+    since = datetime.combine(first, time.min, ALMATY).astimezone(UTC)
+    until = datetime.combine(last + timedelta(days=1), time.min, ALMATY).astimezone(UTC)
+    return replace(opening, starts_at=since, ends_at=until)
 
 
 def open_period(

@@ -82,8 +82,8 @@ def _weights(period: Period, policy: Policy | None) -> Iterator[Mismatch]:
 
 
 def _amounts(claim: PeriodClaim) -> Mismatch | None:
-    wanted = claim.remaining if claim.planned is None else min(claim.planned, claim.remaining)
-    if claim.request == wanted or (claim.planned is None and claim.request <= wanted):
+    wanted = min(claim.remaining, claim.pace if claim.planned is None else claim.planned)
+    if claim.request == wanted:
         return None
     return Mismatch("request", claim.reference, str(claim.request), str(wanted))
 

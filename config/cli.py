@@ -20,6 +20,7 @@ HELP: Mapping[str, str] = {
     "demo": "Load the demonstration data and show its people.",
     "doctor": "Check settings, database, cluster, clock and mail.",
     "lab": "Private Slurm clusters for development and tests.",
+    "period": "Divide capacity into periods, and recompute them.",
     "policy": "Check the policy file, show it, and what changes from one to another.",
     "scheduler": "Run the scheduler.",
     "slurm": "Show and apply what the cluster should hold.",

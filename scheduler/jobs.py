@@ -17,10 +17,10 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import delete
 from sqlalchemy.exc import DBAPIError
 
-from allocator import bookings, quotas, sign_in
+from allocator import bookings, periods, quotas, reclaim, sign_in
 from allocator.db import Database
 from allocator.models import SubmittedForm
-from allocator.policy import load_policy
+from allocator.policy import Policy, load_policy
 from config.clock import utcnow
 from config.errors import KezekError
 from config.i18n import N_
@@ -53,6 +53,8 @@ def make_jobs(database: Database, settings: Settings, go_on: GoOn) -> list[Job]:
     """Every job of this site; ``go_on`` says between two steps whether to take another."""
     jobs = [job for cluster in settings.clusters for job in _cluster_jobs(database, settings, cluster, go_on)]
     jobs.append(Job("expiry", settings.expiry_seconds, partial(expire, database)))
+    policy = load_policy(settings.policy_file)
+    jobs.append(Job("periods", settings.expiry_seconds, partial(watch_periods, database, policy)))
     send = partial(outbox.send_due, database, settings, go_on=go_on)
     jobs.append(Job("outbox", settings.outbox_seconds, send))
     return jobs
@@ -109,6 +111,17 @@ def expire(database: Database, now: datetime) -> dict[str, int]:
         old = delete(SubmittedForm).where(SubmittedForm.at < now - FORMS_KEPT)
         counts["forgotten"] += session.execute(old).rowcount  # type: ignore[attr-defined]
     return counts
+
+
+def watch_periods(database: Database, policy: Policy, now: datetime) -> dict[str, int]:
+    """Warn of hours that may be lost, propose to take back what nobody answered for, close what is over."""
+    with database.transaction() as session:
+        warned = reclaim.warn_due(session, policy=policy, now=now)
+    with database.transaction() as session:
+        proposed = reclaim.propose_due(session, policy=policy, now=now)
+    with database.transaction() as session:
+        closed = periods.close_due(session, now)
+    return {"warned": warned, "proposed": proposed, "closed": closed}
 
 
 class Scheduler:

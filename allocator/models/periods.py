@@ -149,7 +149,8 @@ class PeriodClaim(Base):
     """A quota as it entered the division: frozen with the first proposal.
 
     ``reference`` is its pseudonym in public files and its id in the division. ``remaining`` is what the
-    quota had left, ``planned`` what its holder planned (None: an even pace); ``request`` the smaller one.
+    quota had left, ``planned`` what its holder planned, ``pace`` an even pace, which counts without a plan;
+    ``request`` is that, but no more than remains.
     ``weight`` is the product of ``factors``: [{"factor": "sector", "name": slug or null, "value": "3/2"}, …].
     ``rank`` is [merit, submitted, hash]; lower is kept longer when minimums cannot all be met.
     """
@@ -158,7 +159,7 @@ class PeriodClaim(Base):
     __table_args__ = (
         UniqueConstraint("period_id", "quota_id"),
         UniqueConstraint("period_id", "reference"),
-        CheckConstraint("request >= 0 AND remaining >= 0", name="amounts_not_negative"),
+        CheckConstraint("request >= 0 AND remaining >= 0 AND pace >= 0", name="amounts_not_negative"),
         CheckConstraint("minimum >= 0 AND minimum <= request", name="minimum_in_request"),
     )
 
@@ -170,6 +171,7 @@ class PeriodClaim(Base):
     pool: Mapped[str] = mapped_column(String(40))
     remaining: Mapped[int] = mapped_column(BigInteger)
     planned: Mapped[int | None] = mapped_column(BigInteger)
+    pace: Mapped[int] = mapped_column(BigInteger)
     request: Mapped[int] = mapped_column(BigInteger)
     minimum: Mapped[int] = mapped_column(BigInteger)
     weight: Mapped[Fraction] = mapped_column(Ratio)

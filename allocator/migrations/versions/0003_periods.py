@@ -403,6 +403,7 @@ def _tables() -> None:
         sa.Column("pool", sa.String(length=40), nullable=False),
         sa.Column("remaining", sa.BigInteger(), nullable=False),
         sa.Column("planned", sa.BigInteger(), nullable=True),
+        sa.Column("pace", sa.BigInteger(), nullable=False),
         sa.Column("request", sa.BigInteger(), nullable=False),
         sa.Column("minimum", sa.BigInteger(), nullable=False),
         sa.Column("weight", sa.String(length=200), nullable=False),
@@ -420,7 +421,8 @@ def _tables() -> None:
             "minimum >= 0 AND minimum <= request", name=op.f("ck_period_claims_minimum_in_request")
         ),
         sa.CheckConstraint(
-            "request >= 0 AND remaining >= 0", name=op.f("ck_period_claims_amounts_not_negative")
+            "request >= 0 AND remaining >= 0 AND pace >= 0",
+            name=op.f("ck_period_claims_amounts_not_negative"),
         ),
         sa.ForeignKeyConstraint(
             ["period_id"], ["periods.id"], name=op.f("fk_period_claims_period_id_periods"), ondelete="CASCADE"
