@@ -34,7 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
     forbid_outside_network()
     # Two busy cores: a slow example is no failure, and what failed must be repeatable from the log.
     hypothesis.settings.register_profile("kezek", deadline=None, print_blob=True)
-    hypothesis.settings.load_profile("kezek")
+    # HYPOTHESIS_PROFILE=nightly looks twenty times as long for a counter-example.
+    hypothesis.settings.register_profile("nightly", deadline=None, print_blob=True, max_examples=10_000)
+    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "kezek"))
     for name in [
         name for name in os.environ if name.startswith("KEZEK_") and not name.startswith(NOT_SETTINGS)
     ]:

@@ -2,9 +2,9 @@
 
 The model is two-level weighted max-min, the "water level" (Bertsekas and Gallager, *Data Networks*, 6.5.2):
 
-1. Pools: ``clip(level · weight, guarantee, min(demand, cap))``, summing to the capacity. What a pool leaves below its
-   guarantee is lent by that alone, and a lender whose demand comes back has its guarantee again.
-2. Claims inside a pool: ``min(request, level · weight)``.
+1. Pools: ``clip(level · weight, guarantee, min(demand, cap))``, summing to the capacity. What a pool
+   leaves below its guarantee is lent by that alone, and a lender whose demand comes back has its guarantee
+again. 2. Claims inside a pool: ``min(request, level · weight)``.
 3. A claim's useful minimum is a threshold, never an entitlement: while some share is below its own minimum,
    the worst-ranked of these claims is set aside and everything is computed anew. A minimum that its pool
    could never reach is set aside before that. Hours that nobody else wants at the end go to those set
@@ -14,9 +14,10 @@ The model is two-level weighted max-min, the "water level" (Bertsekas and Gallag
 5. Shares that a person fixed are paid from their pool first; everything else is divided around them.
 
 Held for all inputs: the capacity, requests, guarantees and caps; nothing idle while anyone not set aside
-wants it and may have it; the order of input does not matter; a kept claim envies nobody in its pool by weight and
-has at least its weight's part of the pool (± 1 hour); a larger request or minimum never brings a useful
-hour more (± 1). Without minimums also: more capacity, fewer claimants or a higher weight never hurt (± 1).
+wants it and may have it; the order of input does not matter; a kept claim envies nobody in its pool by
+weight and has at least its weight's part of the pool (± 1 hour); a larger request or minimum never brings
+a useful hour more (± 1). Without minimums also: more capacity, fewer claimants or a higher weight never
+hurt (± 1).
 
 NOT held once there are minimums, and not to be promised: with more capacity, or with a higher weight, a
 claim can get less, because the higher or lower level keeps or drops another claim whose minimum is a step.

@@ -55,7 +55,7 @@ def _pool_faults(pools: Sequence[Pool]) -> Iterator[Fault]:
             yield Fault(N_("Pool %(pool)s is given %(times)s times."), {"pool": name, "times": times})
     for pool in pools:
         where = {"pool": pool.name}
-        if not isinstance(pool.name, str):
+        if type(pool.name) is not str:
             yield Fault(N_("The name of pool %(pool)s is not a text."), where)
         if not is_amount(pool.guarantee):
             yield Fault(
@@ -89,7 +89,7 @@ def _claim_faults(pools: Sequence[Pool], claims: Sequence[Claim]) -> Iterator[Fa
     try:
         # What is its own successor or no match for others would make the outcome depend on the order.
         ranks = [claim.rank for claim in claims]
-        if any(rank != rank for rank in ranks):  # noqa: PLR0124 - only NaN differs from itself
+        if any(rank != rank for rank in ranks):
             yield Fault(N_("A rank is not a number (NaN)."))
         sorted(ranks)
     except TypeError as error:
@@ -101,7 +101,7 @@ def _is_sound(claim: Claim, known: set[str]) -> bool:
         type(claim.request) is int
         and type(claim.minimum) is int
         and 0 <= claim.minimum <= claim.request
-        and isinstance(claim.id, str)
+        and type(claim.id) is str
         and claim.pool in known
         and _is_weight(claim.weight)
     )
@@ -109,7 +109,7 @@ def _is_sound(claim: Claim, known: set[str]) -> bool:
 
 def _faults_of_claim(claim: Claim, known: set[str]) -> Iterator[Fault]:
     where = {"claim": claim.id}
-    if not isinstance(claim.id, str):
+    if type(claim.id) is not str:
         yield Fault(N_("The id of claim %(claim)s is not a text."), where)
     if claim.pool not in known:
         yield Fault(

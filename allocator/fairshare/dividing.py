@@ -1,4 +1,4 @@
-"""``divide``: pools, then claims, setting aside whom the level leaves below a useful minimum, then rounding."""
+"""``divide``: pools, then claims, setting aside whom the level leaves below a minimum, then rounding."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ def divide(
 ) -> Division:
     """Divide ``capacity`` among ``claims``; raises BadDivision with every fault of the input.
 
-    ``fixed`` holds a person's adjustments: the claim gets exactly these hours (0 up to its request, whatever its
-    minimum), charged to its pool before anything else, and all others are divided around them. They may
-    use up what pools leave, but no pool's cap and no other pool's guarantee. ``period`` only breaks ties.
+    ``fixed`` holds a person's adjustments: the claim gets exactly these hours (0 up to its request,
+    whatever its minimum), charged to its pool before anything else, and all others are divided around
+    them. They may use up what pools leave, but no pool's cap and no other pool's guarantee. ``period``
+    only breaks ties.
     """
     given = dict(fixed or {})
     check(capacity, pools, claims, given)
@@ -84,7 +85,7 @@ class _Work:
         ranges = [water.range for water in self.waters.values()]
         self.level = level_of(self.capacity, ranges)
         for water, one in zip(self.waters.values(), ranges, strict=True):
-            water.pour(Fraction(one.high) if self.level is None else one.at(self.level))
+            water.pour(one.high if self.level is None else one.at(self.level))
 
     def reach(self, water: Water) -> int:
         """The most that a single claim of the pool could get, beside what a person fixed."""
@@ -108,9 +109,9 @@ class _Work:
     def set_aside_below_minimum(self) -> None:
         """Set aside the worst-ranked of those below their minimums until there is none.
 
-        One pass is enough. Setting a claim aside never lowers a level: either its pool keeps its amount
-        for fewer claims, or its claims become full and the other pools get more. So whoever was passed over stays
-        above its minimum, and pools are poured anew at most once for each pool.
+        One pass is enough. Setting a claim aside never lowers a level: either its pool keeps its amount for
+        fewer claims, or its claims become full and the other pools get more. So whoever was passed over
+        stays above its minimum, and pools are poured anew at most once for each pool.
         """
         for water, place in self.worst_first:
             if water.violates(place):

@@ -1,4 +1,4 @@
-"""Why a share is what it is: the numbers from which anyone can recompute it, and what would have changed it."""
+"""Why a share is what it is: numbers from which it can be recomputed, and what would have changed it."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Explanation:
     """Everything that one share depends on; ``recompute`` makes the share of it (R-15).
 
     Its pool stood at ``level`` hours per point of weight (None: every kept claim there is full), so ``exact``
-    is ``min(request, level · weight)``. It was rounded up if ``fraction`` is above ``cut.fraction``, or equal to it with
-    a ``digest`` not above ``cut.digest``.
+    is ``min(request, level · weight)``. It was rounded up if ``fraction`` is above ``cut.fraction``, or
+    equal to it with a ``digest`` not above ``cut.digest``.
 
-    What would have changed it: more hours asked only if ``asking_more_helps``, then at best up to
-    ``ceiling``; ``fallback_minimum`` is the highest minimum with which a claim below its minimum would have
-    been kept; ``full_weight`` the weight that this level would need to meet the whole request (more, in truth,
-    as weight lowers the level for all).
+    What would have changed it: more hours asked only if ``asking_more_helps``, then up to ``ceiling``,
+    what the level covers at this weight (more only if that pushed another below its minimum); ``fallback_minimum`` is
+    the highest minimum with which a claim below its minimum would have been kept; ``full_weight`` the
+    weight that this level would need to meet the whole request (more, in truth, as weight lowers the level).
     """
 
     id: str
@@ -127,31 +127,16 @@ def _outcome(division: Division, claim: Claim) -> Outcome:
 
 
 def _asking_more_helps(division: Division, claim: Claim, outcome: Outcome) -> bool:
-    """Whether a larger request, all else equal, could have brought more than a rounded hour."""
+    """Whether a larger request, all else equal, may have brought more; False is certain (± 1 hour)."""
     if outcome is Outcome.FULL:
-        level, pool = division.pools[claim.pool].level, division.pools[claim.pool]
-        if level is not None:
-            return claim.request < level * claim.weight
-        # Everyone here is full: more can come out of idle hours or from pools above their promise.
-        at_cap = pool.cap is not None and pool.amount >= pool.cap
-        return not at_cap and (division.idle > 0 or _others_can_give(division, claim.pool))
+        level = division.pools[claim.pool].level
+        # With everyone full, more may come from idle hours or from those who asked for more by weight.
+        return level is None or claim.request < level * claim.weight
     return outcome is Outcome.REMAINDER and division.shares[claim.id] == claim.request and division.idle > 0
 
 
-def _others_can_give(division: Division, name: str) -> bool:
-    """Whether this pool's next hour would come before another's: it stands lower, or below its guarantee."""
-    own = division.pools[name]
-    stands = own.exact / own.weight
-    return any(
-        other.exact > min(max(other.guarantee, other.fixed), other.demand)
-        and (own.amount < own.guarantee or other.exact / other.weight > stands)
-        for other in division.pools.values()
-        if other.name != name
-    )
-
-
 def _ceiling(division: Division, claim: Claim, outcome: Outcome) -> int | None:
-    """At most what a larger request could have had at its pool's level; None where nothing bounds it here."""
+    """What its pool's level covers at its weight; None where nothing bounds it here."""
     level = division.pools[claim.pool].level
     if outcome is not Outcome.FULL or level is None:
         return None

@@ -12,9 +12,9 @@ FORMAT = "kezek-division-1"
 def document(division: Division, *, unit: str = "GPU-hour") -> dict[str, object]:
     """The division as data for ``json.dumps``: inputs (period, capacity, pools, claims, fixed) and result.
 
-    Fractions are texts such as "3/2". Ranks become their places among the ranks that occur: the order decides,
-    not the value, which may be private. Ids go out as they are, because ties hang on them: give ``divide``
-    pseudonyms if its result is to be public.
+    Fractions are texts such as "3/2". Ranks become their places among the ranks that occur: the order
+    decides, not the value, which may be private. Ids go out as they are, because ties hang on them: give
+    ``divide`` pseudonyms if its result is to be public.
     """
     places = _places(division.claims)
     return {

@@ -16,14 +16,14 @@ class Range:
     """One participant of ``level_of``: its amount is ``clip(level · weight, low, high)``."""
 
     weight: Weight
-    low: int
-    high: int
+    low: Fraction
+    high: Fraction
 
     def at(self, level: Fraction) -> Fraction:
-        return min(max(level * self.weight, Fraction(self.low)), Fraction(self.high))
+        return min(max(level * self.weight, self.low), self.high)
 
 
-def level_of(total: int, ranges: Sequence[Range]) -> Fraction | None:
+def level_of(total: Weight, ranges: Sequence[Range]) -> Fraction | None:
     """The level at which the ranges sum to ``total``; None when even all their highs do not exceed it.
 
     Between two neighbouring corners the sum is a straight line, so a binary search over the corners and one
@@ -31,7 +31,7 @@ def level_of(total: int, ranges: Sequence[Range]) -> Fraction | None:
     """
     if sum(one.high for one in ranges) <= total:
         return None
-    corners = sorted({Fraction(edge) / one.weight for one in ranges for edge in (one.low, one.high)})
+    corners = sorted({edge / one.weight for one in ranges for edge in (one.low, one.high)})
     # The lowest corner never overshoots: there every range is still at its low.
     place = bisect_right(corners, total, key=lambda corner: sum(one.at(corner) for one in ranges)) - 1
     corner = corners[place]
@@ -82,7 +82,8 @@ class Water:
 
     @property
     def range(self) -> Range:
-        return Range(self.pool.weight, max(min(self.pool.guarantee, self.high), self.fixed), self.high)
+        low = max(min(self.pool.guarantee, self.high), self.fixed)
+        return Range(self.pool.weight, Fraction(low), Fraction(self.high))
 
     @property
     def bound(self) -> PoolBound:
@@ -138,7 +139,7 @@ class Water:
         return Fraction(self._rest * self._scale, self._thirst * self._parts) if self._thirst else None
 
     def shares(self) -> tuple[list[int], list[int], list[int], int]:
-        """Floors of every exact share; places and remainders of those not full; the remainders' denominator."""
+        """Floors of the exact shares; places and remainders of those not full; the denominator."""
         floors = [request if kept else 0 for request, kept in zip(self.requests, self._kept, strict=True)]
         thirsty = [place for place in self._order[self._next :] if self._kept[place]]
         whole = self._thirst * self._parts

@@ -1,4 +1,4 @@
-"""What goes into a division and what comes out: plain frozen data, amounts in one unit (periods: GPU-hours)."""
+"""What goes into a division and what comes out: frozen data, amounts in one unit (periods: GPU-hours)."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class PoolShare:
-    """One pool's outcome. ``exact`` is rounded to ``amount``; ``level`` is None when every kept claim is full.
+    """One pool's outcome. ``exact`` is rounded to ``amount``; ``level`` is None when all kept claims are
+    full.
 
     ``demand`` counts the claims that were kept and the fixed shares; ``remainder`` (part of ``amount``) went
     to claims that had been set aside.
@@ -136,7 +137,7 @@ class Division:
 
     def explain(self, id: str) -> Explanation:
         """The numbers from which the share of claim ``id`` can be recomputed (R-15); KeyError if unknown."""
-        from .explaining import explain  # noqa: PLC0415 - the explanation is built from this class
+        from .explaining import explain
 
         return explain(self, id)
 
