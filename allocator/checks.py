@@ -1,4 +1,4 @@
-"""What `kezek doctor` asks of the database."""
+"""What `kezek doctor` asks of the database and of the policy."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from allocator import migrate
 from allocator.db import make_engine
+from allocator.policy import PolicyError, load_policy
 from config.doctor import Check
 from config.settings import Settings
 
@@ -29,3 +30,13 @@ def database(settings: Settings) -> Iterator[Check]:
     wanted = migrate.head()
     detail = f"{revision or 'none'}, needed: {wanted}"
     yield Check("database revision", revision == wanted, detail, "Run `kezek db upgrade`.")
+
+
+def policy(settings: Settings) -> Iterator[Check]:
+    """The site's policy can be used; each of its faults is a line."""
+    try:
+        yield Check("policy", True, f"version {load_policy(settings.policy_file).version}")
+    except PolicyError as error:
+        advice = "Correct the file; `kezek policy check` tells when it is right."
+        for line in error.lines:
+            yield Check("policy", False, line, advice)

@@ -19,8 +19,8 @@ from config.transport import FileTransport, SmtpTransport
 
 GROUP = "kezek.checks"
 MAIL_TIMEOUT_SECONDS = 10
-# Settings and database first: what fails there explains what fails below.
-ORDER = ("settings", "database", "cluster", "mail")
+# What fails first explains what fails below.
+ORDER = ("settings", "policy", "database", "cluster", "mail")
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from web import (
     organisations,
     paging,
     people,
+    policy,
     quotas,
     review,
     rules,
@@ -104,6 +105,7 @@ def create_app(settings: Settings) -> Flask:
     csrf.init_app(app)
     identity.init_app(app)
     i18n.init_app(app, settings)
+    policy.init_app(app, settings)
     for module in (assets, errors, limits, navigation, once, paging, security, states):
         module.init_app(app)
     Compress(app)

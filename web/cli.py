@@ -15,9 +15,11 @@ TIMEOUT_SECONDS = 60  # a worker that hangs is restarted; no page takes this lon
 @click.command()
 def web() -> None:
     """Run the web server."""
+    from allocator.policy import load_policy
     from config.settings import load_settings
 
     settings = load_settings()
+    load_policy(settings.policy_file)  # a faulty one is told here, before workers die of it one by one
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_fresh_folder(settings.data_dir / "http-metrics"))
     arguments = [

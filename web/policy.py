@@ -1,22 +1,25 @@
-"""The site's policy for views and templates: read once, at the first request that needs it."""
+"""The site's policy for views and templates: read once, at the start."""
 
 from __future__ import annotations
 
 from typing import cast
 
-from flask import current_app
+from flask import Flask, current_app
 
 from allocator.policy import Policy, load_policy
+from config.settings import Settings
 from web.i18n import language
-from web.session import settings
 
 KEY = "kezek.policy"
 
 
+def init_app(app: Flask, settings: Settings) -> None:
+    """Read it now: with a faulty file no page would be right. Raises PolicyError."""
+    app.extensions[KEY] = load_policy(settings.policy_file)
+
+
 def policy() -> Policy:
     """The policy that this process decides by; a changed file takes effect with the next start."""
-    if KEY not in current_app.extensions:
-        current_app.extensions[KEY] = load_policy(settings().policy_file)
     return cast(Policy, current_app.extensions[KEY])
 
 

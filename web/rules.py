@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from flask import Blueprint, Response, render_template
+from flask_babel import gettext
 
 from allocator.policy import Policy, Price
 from web import policy_words as words
@@ -11,6 +14,14 @@ from web.policy import policy
 bp = Blueprint("policy", __name__)
 EXAMPLE_HOURS = 1_000
 HOUR = 3600
+
+
+class Part(NamedTuple):
+    """A part of a period's capacity, as a row with its bar."""
+
+    title: str
+    percent: int
+    cap_percent: int | None
 
 
 @bp.get("/policy")
@@ -23,7 +34,7 @@ def show() -> str:
         words=words,
         example_hours=EXAMPLE_HOURS,
         prices=_prices(rules),
-        largest=max(pool.percent for pool in rules.pools),
+        parts=_parts(rules),
     )
 
 
@@ -34,6 +45,13 @@ def document() -> Response:
     response = Response(rules.document(), mimetype="application/json")
     response.headers["Content-Disposition"] = f'inline; filename="policy-{rules.version}.json"'
     return response
+
+
+def _parts(rules: Policy) -> list[Part]:
+    """The pools, then the reserve: together the whole capacity."""
+    parts = [Part(words.text_in(pool.titles), pool.percent, pool.cap_percent) for pool in rules.pools]
+    reserve = rules.periods.reserve_percent
+    return [*parts, Part(gettext("Reserve"), reserve, reserve)]
 
 
 def _prices(rules: Policy) -> dict[str, Price]:

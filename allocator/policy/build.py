@@ -147,7 +147,7 @@ def _credit(table: Table) -> rules.CreditRules:
     found = rules.CreditRules(
         minimum=table.positive("minimum"),
         maximum=table.positive("maximum"),
-        decay=table.fraction("decay", most=one),
+        decay=table.positive("decay", most=one),
         strength=table.fraction("strength"),
         returned=table.fraction("returned", most=one),
     )

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from importlib import resources
 from pathlib import Path
@@ -41,7 +41,7 @@ def load_policy(path: Path | None = None) -> Policy:
         raise PolicyError(name, [PolicyFault("", line, "is not UTF-8")]) from error
     except tomllib.TOMLDecodeError as error:
         raise PolicyError(name, [_not_toml(str(error), text)]) from error
-    return _policy(data, name, lines_of(text))
+    return _policy(data, name, lambda: lines_of(text))
 
 
 def policy_of(document: str, name: str = "policy") -> Policy:
@@ -52,10 +52,10 @@ def policy_of(document: str, name: str = "policy") -> Policy:
         raise PolicyError(name, [PolicyFault("", error.lineno, error.msg)]) from error
     if not isinstance(data, dict):
         raise PolicyError(name, [PolicyFault("", None, "is no policy")])
-    return _policy(data, name, {})
+    return _policy(data, name, dict)
 
 
-def _policy(data: Mapping[str, Any], name: str, lines: dict[KeyPath, int]) -> Policy:
+def _policy(data: Mapping[str, Any], name: str, lines: Callable[[], dict[KeyPath, int]]) -> Policy:
     canonical = json.dumps(_plain(data, ()), ensure_ascii=False, separators=(",", ":"))
     sha256 = hashlib.sha256(canonical.encode()).hexdigest()
     faults = Faults(lines)

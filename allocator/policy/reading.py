@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -26,9 +26,9 @@ MOST = 10**12  # beyond this a number is a slip of the finger
 
 
 class Faults:
-    """What is wrong so far, with lines."""
+    """What is wrong so far. ``lines`` is asked where the keys stand, and only when something is wrong."""
 
-    def __init__(self, lines: dict[KeyPath, int]) -> None:
+    def __init__(self, lines: Callable[[], dict[KeyPath, int]]) -> None:
         self._lines, self._found = lines, dict[KeyPath, list[str]]()
 
     def add(self, path: KeyPath, message: str) -> None:
@@ -40,8 +40,11 @@ class Faults:
 
     def listed(self) -> list[PolicyFault]:
         """All of them in the order of the file."""
+        if not self._found:
+            return []
+        lines = self._lines()
         faults = [
-            PolicyFault(dotted(path), line_of(self._lines, path), message)
+            PolicyFault(dotted(path), line_of(lines, path), message)
             for path, messages in self._found.items()
             for message in messages
         ]
@@ -83,9 +86,9 @@ class Table:
             self.fault(key, f"must lie between {least} and {most}")
         return factor
 
-    def positive(self, key: str) -> Fraction:
+    def positive(self, key: str, most: Fraction = Fraction(1000)) -> Fraction:
         """A fraction above zero."""
-        factor = self.fraction(key)
+        factor = self.fraction(key, most=most)
         if not factor and not self.faults.below((*self.path, key)) and self._there:
             self.fault(key, "must be more than 0")
         return factor or Fraction(1)

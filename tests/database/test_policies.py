@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from threading import Barrier
 
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from allocator import events, policies
+from allocator import checks, events, policies
 from allocator.db import Database
 from allocator.errors import NotFound
 from allocator.models import Event, PolicyVersion
 from allocator.policy import load_policy
+from config.settings import Settings
 from tests.factories import NOW
 
 POLICY = load_policy()
@@ -59,3 +61,14 @@ def test_first_uses_at_the_same_time_keep_one_row_and_wait_for_nobody_for_ever(d
     with database.reader() as session:
         assert session.scalar(select(func.count()).select_from(PolicyVersion)) == 1
         assert session.scalar(select(func.count()).select_from(Event)) == 1
+
+
+def test_the_doctor_reads_the_policy(settings: Settings, tmp_path: Path) -> None:
+    [well] = checks.policy(settings)
+    assert (well.ok, well.detail) == (True, f"version {POLICY.version}")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("effective = 2026-11-01\n[pools]\n", encoding="utf-8")
+    found = list(checks.policy(settings.model_copy(update={"policy_file": broken})))
+    assert len(found) > 5
+    assert not any(check.ok for check in found)
+    assert any(check.detail.startswith("broken.toml:2: pools: ") for check in found)

@@ -33,6 +33,7 @@ def test_everybody_reads_the_rules(site: Site) -> None:
         "Agriculture 01, 03 × 1,25",
         "Ordinary (the usual one)",
         "The tariff has not been set yet",
+        "Reserve 5 % 5 %",
         "One GPU-hour costs 1 400,00 ₸ before VAT of 16 %.",
         "487 200,00 ₸",  # 1,000 hours of a start-up: 420,000 and VAT
     ):
