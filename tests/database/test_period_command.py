@@ -21,9 +21,7 @@ NAME = "alem-h200-2026-12-01"
 
 
 @pytest.fixture
-def database(
-    sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Database]:
+def database(sqlite_database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Database:
     """A site with two claims, and operators first@ and second@example.kz."""
     monkeypatch.setenv("KEZEK_DATABASE_URL", str(sqlite_database.engine.url))
     monkeypatch.setenv("KEZEK_DATA_DIR", str(tmp_path))
