@@ -8,7 +8,8 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from allocator import checks, events, policies
@@ -72,3 +73,15 @@ def test_the_doctor_reads_the_policy(settings: Settings, tmp_path: Path) -> None
     assert len(found) > 5
     assert not any(check.ok for check in found)
     assert any(check.detail.startswith("broken.toml:2: pools: ") for check in found)
+
+
+@pytest.mark.parametrize(
+    "change", ["UPDATE policy_versions SET document = '{}'", "DELETE FROM policy_versions"]
+)
+def test_the_database_lets_nobody_change_what_was_kept(session: Session, change: str) -> None:
+    policies.record(session, POLICY, NOW)
+    session.commit()
+    with pytest.raises(DBAPIError):
+        session.execute(text(change))
+    session.rollback()
+    assert policies.find(session, POLICY.version) == POLICY

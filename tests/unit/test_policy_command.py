@@ -9,9 +9,12 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from allocator import policies
+from allocator.db import Database
 from allocator.policy import load_policy
 from allocator.policy_cli import policy
 from config.cli import Parts
+from tests.factories import NOW
 
 SHIPPED = Path(__file__).parents[2] / "config" / "policy.toml"
 
@@ -91,3 +94,18 @@ def test_what_changes_from_one_to_another(other: Path) -> None:
     assert lines[0] == f"{load_policy().version} -> {load_policy(other).version}"
     assert set(lines[1:]) == {"~ periods.reserve_percent: 5 -> 6", "~ pools.science.percent: 30 -> 29"}
     assert run("diff", SHIPPED, SHIPPED).stdout.startswith("the same policy")
+
+
+def test_a_recorded_version_can_be_compared_with_a_file(
+    other: Path, sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other.write_text(
+        other.read_text("utf-8").replace("reserve_percent = 5 ", "reserve_percent = 6 "), "utf-8"
+    )
+    monkeypatch.setenv("KEZEK_DATABASE_URL", sqlite_database.engine.url.render_as_string(hide_password=False))
+    with sqlite_database.transaction() as session:
+        version = policies.record(session, load_policy(), NOW).version
+    assert "~ pools.science.percent: 30 -> 29" in run("diff", version, other).stdout
+    never = run("diff", "2020-01-01-none", other)
+    assert never.exit_code == 1
+    assert "was never used here" in never.stderr

@@ -31,7 +31,7 @@ FROZEN = (
     "opened_at",
     "collected_at",
 )
-APPEND_ONLY = ("proposal_shares", "adjustments", "grants", "grant_changes", "credits")
+APPEND_ONLY = ("proposal_shares", "adjustments", "grants", "grant_changes", "credits", "policy_versions")
 INPUTS = ("period_claims", "period_pools")
 RESULTS = ("proposal_shares", "adjustments")
 
