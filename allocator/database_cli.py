@@ -55,6 +55,7 @@ def load_(login: str | None) -> None:
     from allocator import demo as demonstration
     from allocator.errors import Conflict
     from allocator.models import Cluster
+    from allocator.period_inputs import pseudonym_key
     from allocator.policy import load_policy
     from config.clock import utcnow
     from config.settings import load_settings
@@ -70,7 +71,14 @@ def load_(login: str | None) -> None:
         cluster = session.scalar(select(Cluster).where(Cluster.slug == slug))
         if cluster is None:
             raise Conflict("The cluster is not known yet: run `kezek slurm inventory` first.")
-        demonstration.load(session, cluster, load_policy(settings.policy_file), login=login, now=utcnow())
+        demonstration.load(
+            session,
+            cluster,
+            load_policy(settings.policy_file),
+            login=login,
+            key=pseudonym_key(settings.secret_key.get_secret_value()),
+            now=utcnow(),
+        )
     click.echo("loaded")
 
 

@@ -17,6 +17,7 @@ from allocator import (
     bookings,
     capacity,
     decisions,
+    demo_periods,
     organisations,
     people,
     states,
@@ -64,6 +65,9 @@ PEOPLE = {
     ),
     "engineer": DemoPerson("maksat@demo.kz", "Мақсат Оразбай", "member of the start-up's team"),
     "operator": DemoPerson("operator@demo.kz", "Гүлнар Ермекова", "operator: decides", (Role.OPERATOR,)),
+    "publisher": DemoPerson(
+        "publisher@demo.kz", "Нұрлан Сейтқали", "second operator: publishes periods", (Role.OPERATOR,)
+    ),
     "council": DemoPerson("council@demo.kz", "Бауыржан Тілеуов", "council member", (Role.COUNCIL_MEMBER,)),
     "auditor": DemoPerson("auditor@demo.kz", "Ольга Ким", "auditor: reads everything", (Role.AUDITOR,)),
     "admin": DemoPerson(
@@ -77,8 +81,19 @@ def is_loaded(session: Session) -> bool:
     return session.scalar(select(Person.id).where(Person.email == email)) is not None
 
 
-def load(session: Session, cluster: Cluster, policy: Policy, *, login: str | None, now: datetime) -> None:
-    """Fill an empty site; ``cluster`` has its nodes, ``login`` is the start-up's head's there."""
+def load(
+    session: Session,
+    cluster: Cluster,
+    policy: Policy,
+    *,
+    login: str | None,
+    key: bytes = b"demonstration",
+    now: datetime,
+) -> None:
+    """Fill an empty site; ``cluster`` has its nodes, ``login`` is the start-up's head's there.
+
+    ``key`` makes the pseudonyms of the periods' public files.
+    """
     if not capacity.gpu_types(session, cluster):
         raise Conflict(N_("The cluster has no nodes yet: run `kezek slurm inventory` first."))
     scene = Scene(session, cluster, policy, now)
@@ -88,6 +103,7 @@ def load(session: Session, cluster: Cluster, policy: Policy, *, login: str | Non
     scene.startup_computes()
     scene.university_drafts()
     scene.citizen_waits()
+    demo_periods.play(scene, key)
 
 
 class Scene:
