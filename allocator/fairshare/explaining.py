@@ -29,8 +29,8 @@ class Explanation:
     equal to it with a ``digest`` not above ``cut.digest``.
 
     What would have changed it: more hours asked only if ``asking_more_helps``, then up to ``ceiling``,
-    what the level covers at this weight (more only if that pushed another below its minimum); ``fallback_minimum`` is
-    the highest minimum with which a claim below its minimum would have been kept; ``full_weight`` the
+    what the level covers at this weight (more only if that pushed another below its minimum);
+    ``fallback_minimum`` is the highest minimum with which the claim would have been kept; ``full_weight`` the
     weight that this level would need to meet the whole request (more, in truth, as weight lowers the level).
     """
 
