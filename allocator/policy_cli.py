@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group(help="Check the policy file, show it, and what changes from one to another.")
+@click.group(help="Check, show and compare policy files.")
 def policy() -> None:
     """Subcommands below."""
 

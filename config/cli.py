@@ -21,7 +21,7 @@ HELP: Mapping[str, str] = {
     "doctor": "Check settings, database, cluster, clock and mail.",
     "lab": "Private Slurm clusters for development and tests.",
     "period": "Divide capacity into periods, and recompute them.",
-    "policy": "Check the policy file, show it, and what changes from one to another.",
+    "policy": "Check, show and compare policy files.",
     "scheduler": "Run the scheduler.",
     "slurm": "Show and apply what the cluster should hold.",
     "up": "Start web and scheduler together and watch over them.",
