@@ -285,21 +285,24 @@ def test_replay_says_where_it_differs(site: Site, table: str, statement: str, wh
 
 
 def test_shortfall_earns_credit_in_the_next_period(site: Site) -> None:
-    steady, bursting = site.quota("science", 40_000), site.quota("science", 40_000)
-    for quota in (steady, bursting):
+    short, full = site.quota("science", 30_000), site.quota("science", 30_000)
+    apart = site.quota("startup", 500)
+    for quota in (short, full, apart):
         quota.valid_until = DECEMBER[1] + timedelta(days=31)
-    owner = factories.actor_of(bursting.application.applicant)
-    period = site.open()
-    set_plan(site.session, owner, period, bursting, 0, 0, now=NOW)
-    periods.collect(site.session, site.one, period, policy=POLICY, key=KEY, now=NOW)
-    adjusted = site.publish(periods.propose(site.session, site.one, period, now=NOW))
+    first = site.propose()
+    second = adjustments.adjust(site.session, site.one, first, short.id, 1_000, "Too early.", now=NOW)
+    december = site.publish(second)
     opening = periods.Opening(site.cluster.id, "h200", DECEMBER[1], DECEMBER[1] + timedelta(days=31))
-    later = periods.open_period(
-        site.session, site.one, opening, policy=POLICY, key=KEY, now=adjusted.ends_at - timedelta(days=1)
+    january = periods.open_period(
+        site.session, site.one, opening, policy=POLICY, key=KEY, now=december.ends_at - timedelta(days=1)
     )
-    factors = {claim.quota_id: Fraction(claim.factors[2]["value"]) for claim in later.claims}
-    assert factors[bursting.id] == 1  # never asked, so nothing is owed
-    assert Fraction(1, 2) <= factors[steady.id] <= 2
+    credit = {claim.quota_id: claim.factors[2] for claim in january.claims}
+    assert Fraction(3, 2) < Fraction(credit[short.id]["value"]) <= 2
+    assert Fraction(1, 2) <= Fraction(credit[full.id]["value"]) < 1
+    assert Fraction(credit[apart.id]["value"]) == 1  # pool by pool
+    assert Fraction(credit[short.id]["entitled"]) > Fraction(credit[short.id]["served"])
+    again = periods.propose(site.session, site.one, january, now=NOW)
+    assert shares(again)[short.id] > shares(again)[full.id]
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
