@@ -45,8 +45,14 @@ ITEMS: list[Item] = [
     Item("quotas.index", N_("Quotas"), people),
     Item("bookings.index", N_("Bookings"), people),
     Item("clusters.index", N_("Clusters")),
+    Item("fairness.index", N_("Fairness")),
     Item("organisations.index", N_("Organisations"), people),
     Item("review.queue", N_("To decide"), staff(Role.OPERATOR, Role.COUNCIL_MEMBER, Role.AUDITOR)),
+    Item(
+        "periods.index",
+        N_("Periods"),
+        staff(Role.OPERATOR, Role.COUNCIL_MEMBER, Role.AUDITOR, Role.ADMINISTRATOR),
+    ),
     Item("people.index", N_("People"), staff(Role.ADMINISTRATOR)),
     Item("audit.index", N_("Events"), staff(Role.AUDITOR, Role.ADMINISTRATOR)),
 ]

@@ -98,6 +98,14 @@ def paginate_rows(
     return Page(items, number, pages, total, size, name)
 
 
+def paginate_list(items: Sequence[T], limit: int | None = None, name: str = "page") -> Page[T]:
+    """Like `paginate`, for a list that is in memory as a whole already (a division is computed as one)."""
+    size = _number("limit", limit or DEFAULT_LIMIT, MAX_LIMIT)
+    pages = max(1, -(-len(items) // size))
+    number = min(_number(name, 1, MAX_PAGE), pages)
+    return Page(items[(number - 1) * size : number * size], number, pages, len(items), size, name)
+
+
 def _measure(
     session: Session, statement: Select[*tuple[Any, ...]], limit: int | None, name: str
 ) -> tuple[int, int, int, int]:

@@ -15,12 +15,13 @@ from allocator.errors import Invalid, NotFound
 from allocator.models import Quota
 from allocator.states import QuotaState
 from config.clock import utcnow
-from web import charts, once
+from web import charts, once, period_words
 from web.booking_forms import MemberForm
 from web.booking_words import timeline
 from web.exports import csv_response, read_rows
 from web.identity import current_actor
 from web.paging import paginate
+from web.period_parts import parts_of
 from web.policy_words import weight_facts
 from web.session import db, settings
 
@@ -70,6 +71,8 @@ def _page(quota: Quota, member_form: MemberForm) -> str:
         balance=ledger.balance(db(), quota),
         weight_facts=weight_facts(application.decision, application.category, application.organisation),
         now=now,
+        parts_of_quota=parts_of(db(), quota, now),
+        words=period_words,
         bookings=db().scalars(bookings).all(),
         jobs=paginate(db(), ledger.jobs(quota), limit=10, name="jobs"),
         members=paginate(db(), booking_queries.members(quota), limit=10, name="members"),
