@@ -16,6 +16,7 @@ from allocator.models import Booking, BookingSlot, Cluster, Node, Person, Quota,
 from allocator.models import Reservation as ReservationRow
 from allocator.states import BookingState, QuotaState, ReservationState
 from scheduler.clusters import base
+from scheduler.clusters.names import MOST_SHARES
 from scheduler.plan import Wanted
 
 LIVE = (BookingState.CONFIRMED, BookingState.STARTED)
@@ -164,9 +165,11 @@ def _accounts(
     for quota_id, gpu_seconds, valid_from in session.execute(statement):
         name = Quota(id=quota_id).account
         # Before its validity begins a quota has its account, for reservations to name, but nothing to spend.
-        minutes = _limit(gpu_seconds, periods.get(quota_id)) // 60 if valid_from <= now else 0
+        period = periods.get(quota_id)
+        minutes = _limit(gpu_seconds, period) // 60 if valid_from <= now else 0
         description = f"kezek quota {quota_id}"
-        accounts[name] = base.Account(name, description, minutes, frozenset(members[quota_id]))
+        who = frozenset(members[quota_id])
+        accounts[name] = base.Account(name, description, minutes, who, _shares(period))
         quotas[name] = quota_id
     return accounts, quotas
 
@@ -181,6 +184,11 @@ def _limit(gpu_seconds: int, period: tuple[int, int] | None) -> int:
         return gpu_seconds
     granted, used_before = period
     return min(gpu_seconds, used_before + granted)
+
+
+def _shares(period: tuple[int, int] | None) -> int | None:
+    """The account's weight among queued jobs: a share for each GPU-hour granted, and never none at all."""
+    return None if period is None else min(max(period[0] // 3600, 1), MOST_SHARES)
 
 
 def _live_quota(needed: set[int]) -> ColumnElement[bool]:

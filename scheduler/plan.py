@@ -216,6 +216,8 @@ def account_differences(wanted: Account, actual: Account) -> tuple[Difference, .
         faults.append(Difference("GPU-minutes", _limit(actual.gpu_minutes), _limit(wanted.gpu_minutes)))
     if wanted.logins != actual.logins:
         faults.append(Difference("logins", _names(actual.logins), _names(wanted.logins)))
+    if wanted.shares is not None and wanted.shares != actual.shares:
+        faults.append(Difference("shares", str(actual.shares), str(wanted.shares)))
     return tuple(faults)
 
 

@@ -62,6 +62,9 @@ class Account:
     description: str
     gpu_minutes: int | None
     logins: frozenset[str] = frozenset()
+    # weight in the cluster's own fair share, by which it ranks queued jobs; None: left as it is. Every
+    # account has one there, so that it says nothing about whether two accounts are the same.
+    shares: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

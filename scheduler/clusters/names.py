@@ -20,6 +20,8 @@ _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 _LAST_TIME = datetime(2100, 1, 1, tzinfo=UTC)
 # GrpTRESMins is an unsigned 64-bit number whose top values mean "none": far below that is far enough.
 _MOST_MINUTES = 10**12
+# Its shares are 32 bits, with 2**31 - 1 for "as the parent".
+MOST_SHARES = 2**31 - 2
 
 
 def require_ours(name: str) -> str:
@@ -45,6 +47,8 @@ def check_account(cluster: str, account: Account) -> None:
             raise Refused.said(cluster, f"{account.name}: not a login: {login!r}")
     if account.gpu_minutes is not None and not 0 <= account.gpu_minutes <= _MOST_MINUTES:
         raise Refused.said(cluster, f"{account.name}: not an amount of GPU minutes: {account.gpu_minutes}")
+    if account.shares is not None and not 1 <= account.shares <= MOST_SHARES:
+        raise Refused.said(cluster, f"{account.name}: not a number of shares: {account.shares}")
 
 
 def check_reservation(cluster: str, reservation: Reservation) -> None:

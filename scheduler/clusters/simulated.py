@@ -78,12 +78,14 @@ class SimulatedCluster(SimulatedSite):
             logins: dict[str, set[str]] = {}
             for row in db.execute("SELECT account, login FROM association"):
                 logins.setdefault(row["account"], set()).add(row["login"])
+            shares = {row["account"]: row["shares"] for row in db.execute("SELECT * FROM account_shares")}
             return [
                 Account(
                     row["name"],
                     row["description"],
                     row["gpu_minutes"],
                     frozenset(logins.get(row["name"], ())),
+                    shares.get(row["name"], 1),
                 )
                 for row in db.execute("SELECT * FROM account ORDER BY name")
                 if row["name"].startswith(OUR_PREFIX)

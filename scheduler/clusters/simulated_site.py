@@ -115,6 +115,8 @@ class SimulatedSite:
             "INSERT INTO association VALUES (?, ?)",
             [(account.name, login) for login in sorted(account.logins)],
         )
+        if account.shares is not None:
+            db.execute("INSERT OR REPLACE INTO account_shares VALUES (?, ?)", (account.name, account.shares))
 
     # How it answers
 

@@ -34,6 +34,7 @@ class _Seen:
     limits: dict[str, int | None] = field(default_factory=dict)
     decaying: set[str] = field(default_factory=set)
     logins: dict[str, dict[str, str]] = field(default_factory=dict)
+    shares: dict[str, int] = field(default_factory=dict)
 
 
 class SlurmAccounts:
@@ -55,6 +56,7 @@ class SlurmAccounts:
                     login if qos == name else f"{login} (QOS {qos})"
                     for login, qos in seen.logins.get(name, {}).items()
                 ),
+                seen.shares.get(name),
             )
             for name, description in sorted(seen.descriptions.items())
         ]
@@ -69,8 +71,10 @@ class SlurmAccounts:
                 seen.limits[name] = self._minutes(limits)
                 if "NoDecay" not in flags.split(","):
                     seen.decaying.add(name)
-        columns = "account,user,qos,defaultqos"
-        for name, login, qos, default in self._show("assoc", columns, 4, f"cluster={cluster_name}"):
+        columns = "account,user,qos,defaultqos,fairshare"
+        for name, login, qos, default, shares in self._show("assoc", columns, 5, f"cluster={cluster_name}"):
+            if not login and name in seen.descriptions and shares.isdecimal():
+                seen.shares[name] = int(shares)
             if login and name in seen.descriptions:
                 logins = seen.logins.setdefault(name, {})
                 # Of several (one a partition) the wrong one counts.
@@ -103,6 +107,7 @@ class SlurmAccounts:
         seen = self._see(cluster_name)
         self._save_limits(accounts, seen)
         self._load(accounts, seen, cluster_name)
+        self._save_shares(accounts, seen, cluster_name)
         self._correct_logins(accounts, seen)
         in_use = self._remove_logins(accounts, seen, cluster_name)
         if in_use:
@@ -146,6 +151,16 @@ class SlurmAccounts:
                 ]
             # Through standard input: a file of ours would not exist where a prefix (ssh, chroot) leads.
             self._change("load", "file=/dev/stdin", stdin="\n".join(lines) + "\n")
+
+    def _save_shares(self, accounts: Sequence[Account], seen: _Seen, cluster_name: str) -> None:
+        groups: dict[int, list[str]] = {}
+        for account in accounts:
+            if account.shares is not None and seen.shares.get(account.name) != account.shares:
+                groups.setdefault(account.shares, []).append(account.name)
+        for shares, names in groups.items():
+            for part in _batches(names):
+                where = (f"name={','.join(part)}", f"cluster={cluster_name}")
+                self._change("modify", "account", "where", *where, "set", f"fairshare={shares}")
 
     def _correct_logins(self, accounts: Sequence[Account], seen: _Seen) -> None:
         for account in accounts:
@@ -234,6 +249,9 @@ class SlurmAccounts:
                 raise Refused.said(
                     self._tools.slug, f"{account.name}: no association for {', '.join(missing)}"
                 )
+            if account.shares is not None and found.shares != account.shares:
+                text = f"{found.shares} shares instead of {account.shares}"
+                raise Refused.said(self._tools.slug, f"{account.name}: {text}")
             if found.gpu_minutes != account.gpu_minutes:
                 text = f"limit {found.gpu_minutes} instead of {account.gpu_minutes}"
                 raise Refused.said(self._tools.slug, f"{account.name}: {text}")

@@ -103,6 +103,20 @@ def test_account_saved_corrected_removed(world: World) -> None:
     assert "kezek-q1" in accounts(world)
 
 
+def test_account_shares_are_set_and_left_alone(world: World) -> None:
+    plain = account("kezek-q9", world, 600, people=1)
+    world.cluster.save_accounts([plain])
+    assert accounts(world)["kezek-q9"].shares == 1
+    world.cluster.save_accounts([replace(plain, shares=12_345)])
+    assert accounts(world)["kezek-q9"].shares == 12_345
+    # who says nothing about shares changes nothing about them
+    world.cluster.save_accounts([plain])
+    assert accounts(world)["kezek-q9"].shares == 12_345
+    with pytest.raises(Refused, match="shares"):
+        world.cluster.save_accounts([replace(plain, shares=0)])
+    world.cluster.remove_accounts(["kezek-q9"])
+
+
 def test_account_changed_by_hand_is_seen_and_corrected(world: World) -> None:
     wanted = account("kezek-q3", world, 600, people=1)
     world.cluster.save_accounts([wanted])

@@ -284,5 +284,7 @@ def test_the_cluster_stops_at_the_grant(site: Site) -> None:
         desired = read_desired(site.session, site.cluster.slug, timedelta(days=7), moment)
         assert desired is not None
         wanted[moment] = desired.wanted.accounts[quota.account].gpu_minutes
+        shares_wanted = desired.wanted.accounts[quota.account].shares
+        assert shares_wanted == (granted // HOUR if moment == during else None)
     assert wanted[NOW] == wanted[DECEMBER[1]] == 40_000 * 60
     assert wanted[during] == (granted + 8 * HOUR) // 60

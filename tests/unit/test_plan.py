@@ -184,3 +184,11 @@ def test_what_a_plan_did_leaves_nothing_to_do(should: list[Reservation], shown: 
         elif isinstance(step, CreateReservation | UpdateReservation):
             after[step.name] = step.reservation
     assert make_plan(wanted(*should), actual(*after.values())).steps == ()
+
+
+def test_shares_are_corrected_only_where_they_are_wanted() -> None:
+    there = replace(ACCOUNT, shares=1)
+    assert make_plan(wanted(), actual(accounts=(there,))).steps == ()
+    more = replace(ACCOUNT, shares=400)
+    plan = make_plan(wanted(accounts=(more,)), actual(accounts=(there,)))
+    assert list(plan.lines()) == ["- account kezek-q3: shares 1", "+ account kezek-q3: shares 400"]
