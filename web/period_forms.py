@@ -23,9 +23,11 @@ from web.forms import AmountField, Form, no_control_characters, strip
 class RatioField(AmountField):
     """A weight as people write it: `1,25`, and as pages show what no decimal says exactly: `25/16`."""
 
+    ratio: Fraction | None = None
+
     def process_formdata(self, valuelist: list[Any]) -> None:
         """Read the number exactly. Raises ValueError, shown beside the field."""
-        self.ratio: Fraction | None = None
+        self.ratio = None
         text = str(valuelist[0]).strip() if valuelist else ""
         above, slash, below = text.partition("/")
         if slash and _counts(above) and _counts(below) and int(below):

@@ -52,7 +52,7 @@ def titles_of(rows: Iterable[Difference]) -> dict[int, str]:
     """The titles of these claims' work by quota: only those of the rows that a page shows."""
     ids = [row.claim.quota_id for row in rows]
     statement = select(Quota.id, Application.title).join(Quota.application).where(Quota.id.in_(ids))
-    return dict(db().execute(statement).tuples().all())
+    return {row.id: row.title for row in db().execute(statement)}
 
 
 @bp.get("/periods")

@@ -102,7 +102,7 @@ def test_an_adjustment_shows_its_cost_before_it_is_kept(told: Told) -> None:
 def test_what_if_stores_nothing_without_a_name(told: Told) -> None:
     path = told.path("/periods/{proposed}/what-if")
     assert "What is different" in page(told.one, path)
-    asked = page(told.one, f"{path}?capacity=9000&science_percent=60&quota={told.ids['own']}&weight=25/16")
+    asked = page(told.one, f"{path}?capacity=9000&science_percent=20&quota={told.ids['own']}&weight=25/16")
     assert "What it would do" in asked
     page(told.one, f"{path}?capacity=-4", 422)
     page(told.one, f"{path}?quota=999999&weight=2", 422)
