@@ -4,6 +4,7 @@ from allocator.models.applications import Application, Decision, DecisionKind, T
 from allocator.models.base import Base
 from allocator.models.bookings import Booking, BookingSlot, Reservation
 from allocator.models.clusters import Cluster, Node, NodeState
+from allocator.models.grants import Credit, CreditCause, Grant, GrantChange, GrantChangeKind, Reclaim
 from allocator.models.people import (
     Membership,
     OneTimeToken,
@@ -16,11 +17,6 @@ from allocator.models.people import (
 )
 from allocator.models.periods import (
     Adjustment,
-    Credit,
-    CreditCause,
-    Grant,
-    GrantChange,
-    GrantChangeKind,
     Period,
     PeriodClaim,
     PeriodPlan,
@@ -28,7 +24,6 @@ from allocator.models.periods import (
     Proposal,
     ProposalKind,
     ProposalShare,
-    Reclaim,
 )
 from allocator.models.policies import PolicyVersion
 from allocator.models.quotas import Quota, QuotaMember
