@@ -227,12 +227,11 @@ def discard(period_id: int) -> ResponseReturnValue:
 @bp.get(f"{PERIOD}/compare")
 def compare_two(period_id: int) -> str:
     """Two proposals side by side: `?a=` and `?b=`, by their numbers on the page of the period."""
-    actor = current_actor()
-    period = period_queries.find_period(db(), actor, period_id)
-    made = {proposal.id: proposal for proposal in period_queries.proposals(db(), period)}
+    period = period_queries.find_period(db(), current_actor(), period_id)
+    made = {proposal.id: proposal for proposal in reversed(period_queries.with_shares(db(), period))}
     ids = list(made)
     chosen = [_id("a", made, ids[1] if len(ids) > 1 else None), _id("b", made, ids[0] if ids else None)]
-    both = [period_queries.find_proposal(db(), actor, number) for number in chosen if number is not None]
+    both = [made[number] for number in chosen if number is not None]
     whole = compare(*both) if len(both) == 2 else None
     page = paginate_list(whole.rows if whole else ())
     return render_template(
