@@ -8,14 +8,15 @@ the division, from the published rules alone. It goes the slow and plain way, in
 halving an interval, and everything again from the start after each claim that is set aside.
 
 The rules. Pools get clip(level x weight, guarantee, min(demand, cap)) with one level for all, so that the
-sum is the capacity, or everyone's upper limit. A pool's lower limit is never below the fixed shares in it.
-In a pool, claims get min(request, level x weight) of what the fixed shares leave. Claims whose minimum is
-above all that their pool could ever give are set aside first; then, while exact shares are below their own
-minimums, the claim of the highest rank among those (then of the higher hash) is set aside and all is
-computed again. Exact amounts are rounded, pools first, then claims in each pool: down, and the largest
-fractions up (then the lower hash) until the sum is right. Hours left idle go to claims set aside, the last
-set aside first, up to the request and the pool's cap, if that reaches the minimum. A hash is the SHA-256
-of "period:id".
+sum is the capacity, or everyone's upper limit. A pool's lower limit is never below the fixed shares in it;
+while lower limits are together above the capacity, they are the upper limits, and the fixed shares the
+lower ones. In a pool, claims get min(request, level x weight) of what the fixed shares leave. Claims whose
+minimum is above all that their pool could ever give are set aside first; then, while exact shares are
+below their own minimums, the claim of the highest rank among those (then of the higher hash) is set aside
+and all is computed again. Exact amounts are rounded, pools first, then claims in each pool: down, and the
+largest fractions up (then the lower hash) until the sum is right. Hours left idle go to claims set aside,
+the last set aside first, up to the request and the pool's cap, if that reaches the minimum. A hash is the
+SHA-256 of "period:id".
 
 Answers "identical" (exit code 0), each difference (1), or why the file cannot be read (2).
 """
@@ -113,6 +114,8 @@ class Division:
             most = demand if pool["cap"] is None else min(demand, pool["cap"])
             least = max(min(pool["guarantee"], most), self.fixed_in(name))
             lines.append(Line(name, Fraction(pool["weight"]), Fraction(least), Fraction(most)))
+        if sum(line.least for line in lines) > self.capacity:
+            lines = [Line(one.key, one.weight, Fraction(self.fixed_in(one.key)), one.least) for one in lines]
         amounts = fill(lines, Fraction(self.capacity))
         shares: dict[str, Fraction] = {}
         for name in self.pools:

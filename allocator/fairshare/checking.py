@@ -158,18 +158,18 @@ def _sum_faults(
     if not fixed:
         return
     given: Counter[str] = Counter()
-    asked: Counter[str] = Counter()
     for claim in claims:
-        hours = fixed.get(claim.id)
-        asked[claim.pool] += claim.request if hours is None else hours
-        given[claim.pool] += hours or 0
+        given[claim.pool] += fixed.get(claim.id, 0)
     for pool in pools:
         if pool.cap is not None and given[pool.name] > pool.cap:
             yield Fault(N_("The fixed shares of pool %(pool)s are above its cap."), {"pool": pool.name})
-    # A person's adjustment may move hours, but no other pool's promise.
-    held = sum(max(min(pool.guarantee, asked[pool.name]), given[pool.name]) for pool in pools)
-    if held > capacity:
-        yield Fault(
-            N_("The fixed shares leave the other pools less than their guarantees: %(short)s are missing."),
-            {"short": held - capacity},
-        )
+    if given.total() > capacity:
+        yield shortage(given.total() - capacity)
+
+
+def shortage(hours: int) -> Fault:
+    """A person's adjustments may move hours, but no pool's promise, as far as kept claims want it."""
+    return Fault(
+        N_("The fixed shares leave the pools less than their guarantees: %(short)s are missing."),
+        {"short": hours},
+    )

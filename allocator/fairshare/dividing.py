@@ -8,9 +8,9 @@ from dataclasses import replace
 from fractions import Fraction
 from math import lcm
 
-from .checking import check
+from .checking import BadDivision, check, shortage
 from .lending import loans
-from .levels import Water, level_of
+from .levels import Range, Water, level_of
 from .model import Claim, Cut, Division, Loan, Pool, PoolShare, Reason, SetAside, digest
 from .rounding import round_up_which
 
@@ -27,8 +27,8 @@ def divide(
 
     ``fixed`` holds a person's adjustments: the claim gets exactly these hours (0 up to its request,
     whatever its minimum), charged to its pool before anything else, and all others are divided around
-    them. They may use up what pools leave, but no pool's cap and no other pool's guarantee. ``period``
-    only breaks ties.
+    them. They may use up what pools leave, but no pool's cap, nor a guarantee that claims still kept would
+    need. ``period`` only breaks ties.
     """
     given = dict(fixed or {})
     check(capacity, pools, claims, given)
@@ -83,9 +83,20 @@ class _Work:
     def pour(self) -> None:
         """Give every pool its exact amount."""
         ranges = [water.range for water in self.waters.values()]
+        if self._short() > 0:
+            # Fixed shares press on guarantees; whoever wants those may still turn out to be set aside. Until
+            # then no pool has more than its promise, which keeps levels rising all the way.
+            ranges = [
+                Range(water.pool.weight, Fraction(water.fixed), one.low)
+                for water, one in zip(self.waters.values(), ranges, strict=True)
+            ]
         self.level = level_of(self.capacity, ranges)
         for water, one in zip(self.waters.values(), ranges, strict=True):
             water.pour(one.high if self.level is None else one.at(self.level))
+
+    def _short(self) -> int:
+        """Hours missing for every pool's lower limit, as far as its kept claims want it."""
+        return int(sum(water.range.low for water in self.waters.values())) - self.capacity
 
     def reach(self, water: Water) -> int:
         """The most that a single claim of the pool could get, beside what a person fixed."""
@@ -119,6 +130,8 @@ class _Work:
                 water.remove(place)
                 if water.exact > water.high:
                     self.pour()
+        if (short := self._short()) > 0:
+            raise BadDivision([shortage(short)])
 
     def _note(self, claim: Claim, reason: Reason, level: Fraction | None, reach: int) -> None:
         self.gone_claims[claim.id] = claim

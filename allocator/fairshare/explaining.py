@@ -132,7 +132,8 @@ def _asking_more_helps(division: Division, claim: Claim, outcome: Outcome) -> bo
         level = division.pools[claim.pool].level
         # With everyone full, more may come from idle hours or from those who asked for more by weight.
         return level is None or claim.request < level * claim.weight
-    return outcome is Outcome.REMAINDER and division.shares[claim.id] == claim.request and division.idle > 0
+    # What it left of the remainder went on to the next in rank, or to nobody.
+    return outcome is Outcome.REMAINDER and division.shares[claim.id] == claim.request
 
 
 def _ceiling(division: Division, claim: Claim, outcome: Outcome) -> int | None:

@@ -151,6 +151,15 @@ def test_a_fixed_share_may_use_what_other_pools_leave_but_not_their_guarantee() 
         divide(100, pools, claims, period=PERIOD, fixed={"x": 81})
 
 
+def test_a_guarantee_that_only_a_hopeless_claim_wants_stands_in_no_fixed_shares_way() -> None:
+    pools = (Pool("a"), Pool("b", 4))
+    claims = [Claim("x", "a", 10), Claim("y", "b", 9, minimum=5), Claim("z", "b", 9, minimum=4, rank=1)]
+    division = divide(8, pools, claims, period=PERIOD)
+    assert division.shares == {"x": 8, "y": 0, "z": 0}
+    fixed = divide(8, pools, claims, period=PERIOD, fixed={"x": 8})
+    assert fixed.shares == division.shares
+
+
 def test_nothing_to_divide() -> None:
     assert shares(0) == {}
     assert shares(0, Claim("a", "science", 5)) == {"a": 0}
