@@ -13,7 +13,7 @@ from allocator import people, quotas, states
 from allocator.actors import Actor
 from allocator.applications import lock, require_fresh, tell_applicant, touch
 from allocator.authorization import Action
-from allocator.cluster_logins import suggest_cluster_login
+from allocator.cluster_logins import suggest_cluster_logins
 from allocator.errors import Fault, Invalid, WrongState
 from allocator.models import Application, Decision, DecisionKind, Person
 from allocator.policy import Policy
@@ -141,12 +141,8 @@ def suggest_logins(
     session: Session, members: Sequence[Person], forbidden: Collection[str] = FORBIDDEN_LOGINS
 ) -> dict[int, str]:
     """A free login for each of these people who has none, by the person's id; no two are alike."""
-    suggested: dict[int, str] = {}
-    for person in members:
-        if person.cluster_login is None:
-            taken = {*forbidden, *suggested.values()}
-            suggested[person.id] = suggest_cluster_login(session, person, forbidden=taken)
-    return suggested
+    without = [person for person in members if person.cluster_login is None]
+    return suggest_cluster_logins(session, without, forbidden=forbidden)
 
 
 def _outcome(
@@ -261,11 +257,13 @@ def _logins(
 ) -> dict[int, str]:
     """The login of everybody who has none yet; faults go beside ``login_<person id>``."""
     logins: dict[int, str] = {}
-    for person in members:
-        if person.cluster_login is not None:
-            continue
+    without = [person for person in members if person.cluster_login is None]
+    typed = {person.id: chosen.get(person.id, "").strip() for person in without}
+    silent = [person for person in without if not typed[person.id]]
+    proposed = suggest_cluster_logins(session, silent, forbidden={*forbidden, *typed.values()})
+    for person in without:
         taken = {*forbidden, *logins.values()}
-        login = chosen.get(person.id, "").strip() or suggest_cluster_login(session, person, forbidden=taken)
+        login = typed[person.id] or proposed[person.id]
         fault = people.login_fault(session, login, person, taken)
         if fault:
             faults[f"login_{person.id}"] = [fault]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import func, select
 
 from allocator.actors import Role
 from allocator.models import Booking, BookingSlot, Cluster, JobHealth, JobRecord, Person, Quota, QuotaMember
@@ -21,7 +19,6 @@ from tests.browsing import Site, hidden_fields, submit, text_of
 from tests.factories import HOUR
 from web.booking_forms import LOCAL
 
-CountQueries = Callable[[Engine], AbstractContextManager[list[str]]]
 ZONE = ZoneInfo("Asia/Almaty")
 NOW = datetime.now(UTC).replace(second=0, microsecond=0)
 TOMORROW = NOW + timedelta(days=1)
@@ -373,42 +370,6 @@ def test_clusters_are_public_and_their_health_is_for_staff(site: Site, project: 
         assert said in shown
     assert "reconcile:other" not in shown
     assert operator.get("/clusters/nowhere").status_code == 404
-
-
-def test_no_page_asks_more_of_the_database_when_there_is_more(
-    site: Site, project: Project, count_queries: CountQueries
-) -> None:
-    lead, operator = site.browser_of(project.lead), site.browser_of(project.operator)
-    number = add_booking(site, project, starts_at=NOW + timedelta(days=30))
-    with site.data() as session:
-        cluster = session.get_one(Cluster, 1)
-        for n in range(20):
-            person = factories.person(session)
-            quota = factories.quota(
-                session,
-                factories.application(session, session.get_one(Person, project.lead.id), cluster),
-                members=[person],
-            )
-            factories.booking(session, quota, starts_at=NOW + timedelta(days=31 + n))
-            session.add(QuotaMember(quota_id=project.quota, person_id=person.id))
-    add_jobs(site, project, number, 40)
-    budgets = {
-        "/quotas": 7,
-        "/bookings": 6,
-        project.path: 12,
-        f"{project.path}/book": 9,
-        f"/bookings/{number}": 10,
-        f"/bookings/{number}/cancel": 7,
-        "/clusters": 7,
-    }
-    counted = {}
-    for page in [*budgets, f"/clusters/{project.cluster}"]:
-        browser = operator if page.startswith("/clusters/") else lead
-        with count_queries(site.database.engine) as statements:
-            assert browser.get(page).status_code == 200
-        counted[page] = len(statements)
-    budgets[f"/clusters/{project.cluster}"] = 12
-    assert {page: count for page, count in counted.items() if count > budgets[page]} == {}, counted
 
 
 def test_the_file_of_jobs_is_never_cut(site: Site, project: Project) -> None:

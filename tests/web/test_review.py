@@ -264,18 +264,6 @@ def test_the_queue_with_a_thousand_waiting_stays_within_its_budget(
         assert session.scalars(select(Application)).first() is not None
 
 
-def test_one_application_stays_within_its_budget(site: Site, office: Office, count_queries: COUNTER) -> None:
-    with site.data() as session:
-        applicant = session.get_one(Person, office.applicant.id)
-        for _ in range(15):
-            application = factories.application(session, applicant, session.scalars(select(Cluster)).one())
-            factories.quota(session, application)
-    browser = site.browser_of(office.operator)
-    with count_queries(site.database.engine) as statements:
-        assert browser.get(office.path).status_code == 200
-    assert len(statements) <= 25, statements
-
-
 def test_the_stored_page_of_a_decision_names_the_version_of_the_policy(site: Site, office: Office) -> None:
     browser = site.browser_of(office.operator)
     confirm(browser, office, browser.post(office.decide, data=form_of(browser, office) | REFUSE))
