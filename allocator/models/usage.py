@@ -19,7 +19,7 @@ class JobRecord(Base):
         UniqueConstraint("cluster_id", "job_id", "submitted_at"),
         CheckConstraint("gpus >= 0", name="gpus_not_negative"),
         CheckConstraint("elapsed_seconds >= 0", name="elapsed_not_negative"),
-        Index(None, "quota_id", "booking_id"),
+        Index(None, "quota_id", "booking_id", "gpu_seconds"),  # sums are read from the index alone
         Index(None, "cluster_id", "started_at"),
     )
 
