@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,8 +15,9 @@ from allocator.models import Booking, BookingSlot, Cluster, Node, Person, Quota,
 from allocator.models import Reservation as ReservationRow
 from allocator.states import BookingState, QuotaState, ReservationState
 from scheduler.clusters import base
-from scheduler.plan import Wanted
+from scheduler.plan import OUR_ACCOUNT, OUR_RESERVATION, Wanted
 
+CHUNK = 5_000  # values in one statement: both databases have a limit
 LIVE = (BookingState.CONFIRMED, BookingState.STARTED)
 
 
@@ -49,8 +50,13 @@ class Desired:
     tracked: Mapping[str, Tracked]
 
 
-def read_desired(session: Session, slug: str, materialise: timedelta, now: datetime) -> Desired | None:
-    """The desired state of cluster ``slug`` at ``now`` (its own clock); None for a cluster without a row."""
+def read_desired(
+    session: Session, slug: str, materialise: timedelta, now: datetime, shown: Iterable[str] = ()
+) -> Desired | None:
+    """The desired state of cluster ``slug`` at ``now`` (its own clock); None for a cluster without a row.
+
+    Of the names ``shown`` there, those that this database has given and that are over count as retired.
+    """
     cluster = session.execute(select(Cluster.id, Cluster.shares_nodes).where(Cluster.slug == slug)).first()
     if cluster is None:
         return None
@@ -74,7 +80,29 @@ def read_desired(session: Session, slug: str, materialise: timedelta, now: datet
         for row in rows
         if row.name not in lost
     }
-    return Desired(cluster.id, Wanted(accounts, reservations), quotas, tracked)
+    # What was lost between two queries is not over: the next round knows more.
+    unwanted = {name for name in shown if name not in reservations and name not in accounts} - lost
+    retired = frozenset(_given(session, cluster.id, unwanted))
+    return Desired(cluster.id, Wanted(accounts, reservations, retired), quotas, tracked)
+
+
+def _given(session: Session, cluster_id: int, names: Iterable[str]) -> Iterator[str]:
+    """Those names that this database has given to a booking or a quota of the cluster."""
+    named = sorted(name for name in names if OUR_RESERVATION.fullmatch(name) or OUR_ACCOUNT.fullmatch(name))
+    for start in range(0, len(named), CHUNK):
+        some = named[start : start + CHUNK]
+        rows = select(ReservationRow.name).where(
+            ReservationRow.cluster_id == cluster_id, ReservationRow.name.in_(some)
+        )
+        yield from session.scalars(rows)
+        ids = {int(name.removeprefix("kezek-q")) for name in some if OUR_ACCOUNT.fullmatch(name)}
+        quotas = select(Quota.id).where(Quota.cluster_id == cluster_id, Quota.id.in_(storable(ids)))
+        yield from (Quota.account_name(quota_id) for quota_id in session.scalars(quotas))
+
+
+def storable(ids: Iterable[int]) -> list[int]:
+    """Those numbers that a column can hold: anybody may name an account kezek-q with nineteen nines."""
+    return [number for number in ids if number < 2**63]
 
 
 def _bookings(session: Session, cluster_id: int, materialise: timedelta, now: datetime) -> Sequence[Any]:
@@ -134,11 +162,11 @@ def _reservations(session: Session, live: Iterable[Any], shares_nodes: bool) -> 
 def _slots(session: Session, bookings: Iterable[int]) -> Iterable[tuple[int, str, bool]]:
     ids = sorted(bookings)
     gpus = BookingSlot.gpu_to - BookingSlot.gpu_from
-    for start in range(0, len(ids), 5_000):
+    for start in range(0, len(ids), CHUNK):
         statement = (
             select(BookingSlot.booking_id, Node.name, gpus >= Node.gpus)
             .join(Node, Node.id == BookingSlot.node_id)
-            .where(BookingSlot.booking_id.in_(ids[start : start + 5_000]))
+            .where(BookingSlot.booking_id.in_(ids[start : start + CHUNK]))
         )
         yield from session.execute(statement)
 

@@ -106,15 +106,16 @@ def findings(
             healed = name in corrected and row.state is ReservationState.RESERVED
             yield Finding(row, ReservationState.RESERVED, healed)
         elif name in failures:
-            problem = _problem(wanted, failures[name], after)
+            foreign = [one for one in after.reservations.values() if not desired.wanted.knows(one.name)]
+            problem = _problem(wanted, failures[name], foreign)
             yield Finding(row, ReservationState.BLOCKED, problem=problem)
 
 
-def _problem(wanted: Reservation, error: ClusterError, after: Actual) -> Problem:
+def _problem(wanted: Reservation, error: ClusterError, foreign: Iterable[Reservation]) -> Problem:
     if isinstance(error, Conflict):
-        foreign = [str(found) for found in in_the_way(wanted, after.reservations.values())]
-        if foreign:
-            return Problem(problems.FOREIGN, "; ".join(foreign)[:LONGEST])
+        blocking = [str(found) for found in in_the_way(wanted, foreign)]
+        if blocking:
+            return Problem(problems.FOREIGN, "; ".join(blocking)[:LONGEST])
         return Problem(problems.BUSY, str(error)[:LONGEST])
     return Problem(error.code, str(error)[:LONGEST])
 

@@ -246,13 +246,44 @@ class TestHealing:
         assert here.names() == [f"kezek-{booking}"]
         assert here.reservation(booking).state is ReservationState.RESERVED
 
-    def test_unknown_ones_of_ours_go_foreign_ones_stay(self, here: Site) -> None:
-        for name in ("kezek-4711", "kezek-test", "maintenance"):
+    def test_what_this_database_did_not_make_stays(self, here: Site) -> None:
+        """Another Kezek's, or our own from before the database was restored from last night's copy."""
+        names = ("kezek-4711", "kezek-9999999999999999999", "kezek-test", "maintenance")
+        for name in names:
             here.cluster.put_by_hand(Reservation(name, NOW + DAY, NOW + 2 * DAY, ("gpu0004",), ("root",)))
-        here.cluster.save_accounts([Account("kezek-q4711", "", 5), Account("kezek-try", "", 5)])
+        accounts = ("kezek-q4711", "kezek-q9999999999999999999", "kezek-try")
+        here.cluster.save_accounts([Account(name, "", 5_000, LOGINS) for name in accounts])
+        here.cluster.submit("aigerim", "kezek-q4711", 8)
         here.reconcile()
-        assert here.names() == ["kezek-test", "maintenance"]
-        assert [one.name for one in here.cluster.accounts()] == [f"kezek-q{here.quota_id}", "kezek-try"]
+        assert here.names() == sorted(names)
+        assert {one.name for one in here.cluster.accounts()} == {f"kezek-q{here.quota_id}", *accounts}
+        assert [job.state for job, _ in here.cluster.jobs()] == ["RUNNING"]
+
+    def test_what_belongs_to_another_cluster_of_ours_stays(self, here: Site) -> None:
+        """Clusters may share one accounting database, and then each sees the accounts of all."""
+        with here.database.transaction() as session:
+            other = factories.cluster(session, slug="other", nodes=1)
+            application = factories.application(session, factories.person(session), other)
+            quota = factories.quota(session, application, state=QuotaState.EXPIRED)
+            booking = factories.booking(session, quota, state=BookingState.CANCELLED)
+            account, name = quota.account, booking.reservation_name
+        here.cluster.save_accounts([Account(account, "", 5)])
+        here.cluster.put_by_hand(Reservation(name, NOW + DAY, NOW + 2 * DAY, ("gpu0004",), (account,)))
+        here.reconcile()
+        assert here.names() == [name]
+        assert account in {one.name for one in here.cluster.accounts()}
+
+    def test_a_released_one_that_comes_back_goes_again(self, here: Site) -> None:
+        """slurmctld forgot a deletion that it had acknowledged."""
+        booking = here.book(1)
+        here.reconcile()
+        there = held(here, booking)
+        here.change(booking, state=BookingState.CANCELLED, slots=[])
+        here.reconcile()
+        assert here.reservation(booking).state is ReservationState.RELEASED
+        here.cluster.put_by_hand(there)
+        here.reconcile()
+        assert here.names() == []
 
 
 class TestTrouble:
