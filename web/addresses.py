@@ -9,7 +9,9 @@ MOST = 2**63 - 1
 
 
 class Key(IntegerConverter):
-    """`<int:…>` as every route uses it, within what a BIGINT holds."""
+    """`<int:…>` as every route uses it: plain digits, within what a BIGINT holds."""
+
+    regex = "[0-9]{1,19}"  # one thing has one address, so no digits of other scripts
 
     def __init__(
         self,

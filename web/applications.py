@@ -65,7 +65,7 @@ def new() -> ResponseReturnValue:
     return render_template("applications/form.html", form=form, application=None), _status(form)
 
 
-@bp.route("/<int(max=9223372036854775807):application_id>/edit", methods=["GET", "POST"])
+@bp.route("/<int:application_id>/edit", methods=["GET", "POST"])
 @once.guard
 def edit(application_id: int) -> ResponseReturnValue:
     """Change a draft; `?check=1` shows beside the fields what keeps it from being submitted."""
@@ -91,7 +91,7 @@ def edit(application_id: int) -> ResponseReturnValue:
     return page, status or _status(form)
 
 
-@bp.get("/<int(max=9223372036854775807):application_id>/check")
+@bp.get("/<int:application_id>/check")
 def check(application_id: int) -> ResponseReturnValue:
     """Everything as it would be sent, and the one button that sends it."""
     actor = _person()
@@ -104,7 +104,7 @@ def check(application_id: int) -> ResponseReturnValue:
     return render_template("applications/check.html", application=application, facts=words.facts(application))
 
 
-@bp.post("/<int(max=9223372036854775807):application_id>/submit")
+@bp.post("/<int:application_id>/submit")
 @once.guard
 def submit(application_id: int) -> ResponseReturnValue:
     """Hand the draft in."""
@@ -123,14 +123,14 @@ def submit(application_id: int) -> ResponseReturnValue:
     return redirect(url_for("applications.show", application_id=application_id), 303)
 
 
-@bp.get("/<int(max=9223372036854775807):application_id>")
+@bp.get("/<int:application_id>")
 def show(application_id: int) -> ResponseReturnValue:
     """One application: where it stands, what comes next, what was asked, what happened."""
     actor = _person()
     return _page(actor, queries.find(db(), actor, application_id))
 
 
-@bp.route("/<int(max=9223372036854775807):application_id>/withdraw", methods=["GET", "POST"])
+@bp.route("/<int:application_id>/withdraw", methods=["GET", "POST"])
 @once.guard
 def withdraw(application_id: int) -> ResponseReturnValue:
     """Ask, then take the application back."""

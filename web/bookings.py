@@ -28,7 +28,7 @@ from web.quotas import QUOTA, sees_everybodys
 from web.session import db, settings
 
 bp = Blueprint("bookings", __name__)
-BOOKING = "/bookings/<int(max=9223372036854775807):booking_id>"
+BOOKING = "/bookings/<int:booking_id>"
 AHEAD_DAYS = 14
 
 

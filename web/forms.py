@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import wtforms
+from flask import request
 from flask_babel import gettext
 from flask_wtf import FlaskForm
 from wtforms import Field
@@ -25,6 +26,15 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 class Form(FlaskForm):  # type: ignore[misc]
     """A form with the CSRF token; `show` puts the domain's faults beside the fields."""
+
+    class Meta(FlaskForm.Meta):  # type: ignore[misc]
+        """What a form reads."""
+
+        def wrap_formdata(self, form: FlaskForm, formdata: Any) -> Any:
+            """Only the fields of the request: a file or JSON in their place would be no text."""
+            if formdata is None or hasattr(formdata, "getlist"):
+                return formdata
+            return request.form if form.is_submitted() else None
 
     def show(self, error: Invalid) -> None:
         """Put each fault beside its field; what has no field here goes to the summary (`form_errors`)."""

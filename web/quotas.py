@@ -24,7 +24,7 @@ from web.paging import paginate
 from web.session import db, settings
 
 bp = Blueprint("quotas", __name__)
-QUOTA = "/quotas/<int(max=9223372036854775807):quota_id>"
+QUOTA = "/quotas/<int:quota_id>"
 STAFF = frozenset({Role.OPERATOR, Role.COUNCIL_MEMBER, Role.AUDITOR})
 CHART_DAYS = 30
 SHOWN_BOOKINGS = 5
@@ -109,7 +109,7 @@ def add_member(quota_id: int) -> ResponseReturnValue:
     return _page(quota, form), 422
 
 
-@bp.route(f"{QUOTA}/members/<int(max=9223372036854775807):person_id>/remove", methods=["GET", "POST"])
+@bp.route(f"{QUOTA}/members/<int:person_id>/remove", methods=["GET", "POST"])
 @once.guard
 def remove_member(quota_id: int, person_id: int) -> ResponseReturnValue:
     """Ask, then take away somebody's right to spend the quota."""

@@ -56,14 +56,14 @@ def export() -> Response:
     return csv_response("queue.csv", [gettext(title) for title in words.HEADER], rows)
 
 
-@bp.get("/<int(max=9223372036854775807):application_id>")
+@bp.get("/<int:application_id>")
 def show(application_id: int) -> ResponseReturnValue:
     """One application with what stands behind it, and the form to decide."""
     application = _find(application_id)
     return _page(application, _form(application))
 
 
-@bp.post("/<int(max=9223372036854775807):application_id>/decide")
+@bp.post("/<int:application_id>/decide")
 @once.guard
 def decide(application_id: int) -> ResponseReturnValue:
     """First show what the decision will do; with `confirmed` do it. What was typed survives every answer."""
