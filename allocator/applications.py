@@ -7,7 +7,6 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
@@ -18,6 +17,7 @@ from allocator.actors import Actor
 from allocator.application_checks import Checks, Facts, Offer, Proposal
 from allocator.authorization import Action, require
 from allocator.errors import Fault, Invalid, Stale, WrongState
+from allocator.locks import hold
 from allocator.models import Application, Person, TeamMember
 from allocator.policy import Identity, Policy
 from allocator.states import ApplicationState
@@ -161,12 +161,7 @@ def proposal_of(application: Application) -> Proposal:
 def lock(session: Session, actor: Actor, application: Application, action: Action) -> Application:
     """The row as it stands now, held until the commit, after asking whether the actor may do this to it."""
     # not get(): with a lock it refuses a row whose version has moved on before anybody is told what happened
-    row = session.scalars(
-        select(Application)
-        .where(Application.id == application.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    ).one()
+    row = hold(session, application)
     require(actor, action, row)
     return row
 

@@ -20,6 +20,7 @@ from allocator.authorization import Action, require
 from allocator.booking_checks import Ask, check
 from allocator.errors import Fault, Invalid, NoCapacity, Stale, WrongState
 from allocator.ledger import Balance
+from allocator.locks import hold
 from allocator.models import Booking, BookingSlot, Quota, Reservation
 from allocator.policy import BookingRules
 from allocator.states import BookingState, ReservationState, move
@@ -220,7 +221,7 @@ def cancel(
     """Give the booking back. Raises Stale when it is not as the person saw it, WrongState when it is over."""
     require(actor, Action.BOOKING_CANCEL, booking)
     capacity.lock(session, booking.cluster)
-    session.refresh(booking, with_for_update=True)
+    hold(session, booking)
     session.refresh(booking.reservation)
     if booking.version != expected_version:
         raise Stale(

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from allocator import events
 from allocator.actors import SYSTEM
+from allocator.locks import hold
 from allocator.models import BookingSlot, Cluster, Node, NodeState
 from allocator.sqltime import Window, overlap_seconds, window_table
 from allocator.windows import (
@@ -48,7 +49,9 @@ class GpuType:
 
 def declare_clusters(session: Session, clusters: Sequence[tuple[str, str]], now: datetime) -> None:
     """Make a row for each (slug, title) that the settings name, and correct titles; never takes one away."""
-    known = {cluster.slug: cluster for cluster in session.scalars(select(Cluster).with_for_update())}
+    known = {
+        cluster.slug: cluster for cluster in session.scalars(select(Cluster).with_for_update(key_share=True))
+    }
     for slug, title in clusters:
         cluster = known.get(slug)
         if cluster is None:
@@ -170,12 +173,7 @@ def gpu_types_of(session: Session, cluster_ids: Iterable[int]) -> dict[int, list
 
 def lock(session: Session, cluster: Cluster) -> None:
     """Wait for the cluster's row: its holder alone counts the GPUs and spends the quotas of the cluster."""
-    session.scalars(
-        select(Cluster)
-        .where(Cluster.id == cluster.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    ).one()
+    hold(session, cluster)
 
 
 def held(

@@ -13,6 +13,7 @@ from allocator.actors import Actor, Role
 from allocator.authorization import Action, require
 from allocator.errors import Fault, Invalid, NotFound
 from allocator.inputs import Faults, check_email, check_line, check_phone, one_line
+from allocator.locks import AGAINST_CHANGE
 from allocator.models import Person, RoleGrant, TokenPurpose
 from allocator.passwords import hash_password, password_faults
 from allocator.revisions import require_unchanged
@@ -46,7 +47,7 @@ def register(
     faults.raise_if_any()
     # Hashed for a known address too, or the time it takes would tell.
     password_hash = hash_password(password)
-    person = session.scalar(select(Person).where(Person.email == email).with_for_update())
+    person = session.scalar(select(Person).where(Person.email == email).with_for_update(key_share=True))
     if person is None:
         person = Person(email=email, name=name, password_hash=password_hash, locale=locale, created_at=now)
         try:
@@ -127,7 +128,8 @@ def get(
 
     ``lock`` makes whoever else changes the person wait for this transaction.
     """
-    person = session.get(Person, person_id, with_for_update=lock, populate_existing=lock)
+    held = AGAINST_CHANGE if lock else None
+    person = session.get(Person, person_id, with_for_update=held, populate_existing=lock)
     if person is None:
         require(actor, Action.APPLICATION_CREATE)  # a visitor is asked to sign in, whatever the number
         raise NotFound()

@@ -14,6 +14,7 @@ from allocator.authorization import Action, require
 from allocator.cluster_logins import suggest_cluster_login
 from allocator.errors import Conflict, Fault, Invalid, NotFound
 from allocator.inputs import email_key
+from allocator.locks import hold
 from allocator.models import Application, Person, Quota, QuotaMember, TeamMember
 from allocator.states import QuotaState
 from config.i18n import N_
@@ -138,7 +139,7 @@ def expire_due(session: Session, now: datetime, limit: int = EXPIRY_BATCH) -> in
         .order_by(Quota.valid_until, Quota.id)
         .limit(limit)
         # a quota that somebody is just changing is expired by the next run
-        .with_for_update(skip_locked=True, of=Quota)
+        .with_for_update(skip_locked=True, key_share=True, of=Quota)
     ).all()
     for quota in due:
         states.move(quota, QuotaState.EXPIRED, actor=SYSTEM, now=now, valid_until=quota.valid_until)
@@ -169,7 +170,8 @@ def _active_with_team_mail(email: str) -> Select[Quota]:
 
 def _require_managed(session: Session, actor: Actor, quota: Quota) -> None:
     require(actor, Action.QUOTA_MANAGE, quota)
-    session.refresh(quota, with_for_update=True)
+    hold(session, quota)
+    session.expire(quota, ["members"])  # somebody may have joined or gone while we waited
     if quota.state is not QuotaState.ACTIVE:
         raise Conflict(N_("This quota has ended; its members cannot be changed any more."))
 
