@@ -211,8 +211,8 @@ def _whole_second(now: datetime) -> datetime:
 
 
 def _never_delivered(booking: Booking) -> bool:
-    reservation = booking.reservation
-    return reservation.state == ReservationState.BLOCKED and reservation.seen_at is None
+    # Not only where it refused: a cluster that was away all the time has delivered nothing either.
+    return booking.reservation.seen_at is None
 
 
 def cancel(
@@ -264,21 +264,19 @@ def _move(
 def advance(session: Session, now: datetime) -> dict[BookingState, int]:
     """Let time pass: what has reached its start is STARTED, what has reached its end ENDED.
 
-    What the cluster refused from beginning to end is CANCELLED instead, and nothing is charged. Returns how
-    many went to each state, at most ``BATCH`` each.
+    What the cluster never held is CANCELLED instead, and nothing is charged. Returns how many went to each
+    state, at most ``BATCH`` each.
     """
     counts = {
         BookingState.STARTED: _advance(
             session, now, BookingState.CONFIRMED, BookingState.STARTED, Booking.starts_at <= now
         )
     }
-    refused = select(Reservation.booking_id).where(
-        Reservation.state == ReservationState.BLOCKED, Reservation.seen_at.is_(None)
-    )
+    undelivered = select(Reservation.booking_id).where(Reservation.seen_at.is_(None))
     over = Booking.ends_at <= now
     for target, which in (
-        (BookingState.CANCELLED, over & Booking.id.in_(refused)),
-        (BookingState.ENDED, over & Booking.id.not_in(refused)),
+        (BookingState.CANCELLED, over & Booking.id.in_(undelivered)),
+        (BookingState.ENDED, over & Booking.id.not_in(undelivered)),
     ):
         counts[target] = _advance(session, now, BookingState.STARTED, target, which)
     return counts

@@ -243,6 +243,7 @@ class Scene:
         booking = self.book(quota, starts_at, hours, starts_at - timedelta(days=2))
         reserved_at = starts_at - timedelta(days=2, minutes=-1)
         states.move(booking.reservation, ReservationState.RESERVED, actor=SYSTEM, now=reserved_at)
+        booking.reservation.seen_at = reserved_at
         for moment in (starts_at, booking.ends_at):
             bookings.advance(self.session, moment)
         self.session.refresh(booking)

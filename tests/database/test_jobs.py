@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from allocator.db import Database
 from allocator.health import scheduler_health
 from allocator.models import Booking, Cluster, JobHealth, Node, NodeState, Quota, SubmittedForm
-from allocator.states import BookingState, QuotaState
+from allocator.states import BookingState, QuotaState, ReservationState
 from config.clock import utcnow
 from config.errors import KezekError
 from config.settings import ClusterSettings, Settings
@@ -86,7 +86,9 @@ class TestHealth:
 class TestExpiry:
     def test_time_passes(self, database: Database, tmp_path: Path) -> None:
         here = site(database, tmp_path)
-        first, second = here.book(1), here.book(2, starts_at=NOW + timedelta(days=3))
+        held = ReservationState.RESERVED
+        first = here.book(1, reservation=held)
+        second = here.book(2, starts_at=NOW + timedelta(days=3), reservation=held)
         expire(database, NOW + timedelta(days=1))
         states = {first: BookingState.STARTED, second: BookingState.CONFIRMED}
         assert (
@@ -102,7 +104,8 @@ class TestExpiry:
     def test_more_than_a_batch_in_one_run(self, database: Database, tmp_path: Path) -> None:
         here = site(database, tmp_path)
         for day in range(30):
-            here.book(1, starts_at=NOW + timedelta(days=day), hours=1)
+            start = NOW + timedelta(days=day)
+            here.book(1, starts_at=start, hours=1, reservation=ReservationState.RESERVED)
         expire(database, NOW + timedelta(days=40))
         assert set(here.ask(lambda session: session.scalars(select(Booking.state)).all())) == {
             BookingState.ENDED
