@@ -15,6 +15,7 @@ from scheduler.clusters.base import OUR_PREFIX, Account, Reservation
 # What Kezek calls its own; others with our prefix are somebody's experiment.
 OUR_RESERVATION = re.compile(r"kezek-[1-9][0-9]{0,18}", re.ASCII)
 OUR_ACCOUNT = re.compile(r"kezek-q[1-9][0-9]{0,18}", re.ASCII)
+START = "start"
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,11 @@ class UpdateReservation:
     @property
     def name(self) -> str:
         return self.reservation.name
+
+    @property
+    def moves_start(self) -> bool:
+        """Whether it begins at another time than it should."""
+        return any(difference.field == START for difference in self.differences)
 
     def lines(self) -> Iterator[str]:
         yield from _changed(f"reservation {self.name}", self.differences)
@@ -236,7 +242,7 @@ def reservation_differences(
     # Once begun, when it began is history: one made again in the middle starts later than it was booked.
     begun = wanted.starts_at <= now and actual.starts_at <= now
     if not begun and _second(wanted.starts_at) != _second(actual.starts_at):
-        faults.append(Difference("start", _time(actual.starts_at), _time(wanted.starts_at)))
+        faults.append(Difference(START, _time(actual.starts_at), _time(wanted.starts_at)))
     if _second(wanted.ends_at) != _second(actual.ends_at):
         faults.append(Difference("end", _time(actual.ends_at), _time(wanted.ends_at)))
     if set(wanted.nodes) != set(actual.nodes):

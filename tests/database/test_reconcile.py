@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import Engine, select, update
 
 from allocator.db import Database
-from allocator.models import Booking, Person, Quota, QuotaMember
+from allocator.models import Booking, Node, Person, Quota, QuotaMember
 from allocator.states import BookingState, QuotaState, ReservationState
+from scheduler.apply import apply
 from scheduler.clusters.base import (
     Account,
     Conflict,
@@ -24,6 +25,7 @@ from scheduler.clusters.base import (
     Unreachable,
 )
 from scheduler.clusters.simulated_store import Fault
+from scheduler.plan import Plan, RemoveAccount
 from scheduler.reconcile import ClocksApart, NotKnown, look, reconcile
 from tests import factories
 from tests.factories import NOW
@@ -342,6 +344,62 @@ class TestTrouble:
         here.cluster.set_fault(Fault.UNDER_DELIVERY, 1)
         here.reconcile()
         assert [job.state for job, _ in here.cluster.jobs()] == ["RUNNING"]
+
+    def test_a_refused_correction_takes_nothing_away(self, here: Site) -> None:
+        """A node left the cluster for good: what remains of the reservation still keeps others out."""
+        booking = here.book(1, 2)
+        here.reconcile()
+        left = replace(held(here, booking), nodes=("gpu0001",))
+        here.cluster.put_by_hand(left)
+        with here.database.transaction() as session:
+            session.execute(update(Node).where(Node.name == "gpu0002").values(name="gpu9999"))
+        outcome = here.reconcile()
+        assert isinstance(outcome.failures[f"kezek-{booking}"], Refused)
+        assert here.cluster.reservations() == [left]
+        assert here.reservation(booking).state is ReservationState.BLOCKED
+
+    def test_one_that_somebody_let_begin_early_is_made_anew(self, here: Site) -> None:
+        booking = here.book(1)
+        here.reconcile()
+        good = held(here, booking)
+        here.cluster.put_by_hand(replace(good, starts_at=NOW - HOUR))
+        assert here.reconcile().failures == {}
+        assert held(here, booking) == good
+
+    def test_a_changed_association_does_not_keep_an_expired_quota_open(self, here: Site) -> None:
+        here.reconcile()
+        account = f"kezek-q{here.quota_id}"
+        here.cluster.submit("aigerim", account, 8)
+        with here.database.transaction() as session:
+            session.execute(update(Quota).values(state=QuotaState.EXPIRED))
+        shown = replace(here.cluster.accounts()[0], logins=frozenset({"aigerim (QOS normal)"}))
+        applied = apply(here.cluster, Plan((RemoveAccount(shown),)))
+        assert isinstance(applied.failures[account], InUse)
+        (kept,) = here.cluster.accounts()
+        assert (kept.gpu_minutes, kept.logins) == (0, LOGINS)
+
+    def test_accounting_that_hangs_does_not_keep_reservations_waiting(
+        self, here: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here.reconcile()
+        booking = here.book(1)
+        saves: list[int] = []
+
+        def hang(accounts: Sequence[Account]) -> None:
+            saves.append(len(accounts))
+            here.cluster.set_fault(Fault.ACCOUNTING_DOWN)
+            raise Unreachable.said(here.cluster.slug, "sacctmgr: no answer within 20 s")
+
+        monkeypatch.setattr(here.cluster, "save_accounts", hang)
+        monkeypatch.setattr("scheduler.apply.BATCH", 1)
+        with here.database.transaction() as session:
+            cluster = session.get_one(Quota, here.quota_id).cluster
+            for _ in range(5):
+                factories.quota(session, factories.application(session, factories.person(session), cluster))
+        outcome = here.reconcile()
+        assert saves == [1]
+        assert here.names() == [f"kezek-{booking}"]
+        assert len(outcome.failures) == 5
 
     def test_an_unknown_login_blocks_its_account_only(self, here: Site) -> None:
         with here.database.transaction() as session:
