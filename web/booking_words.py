@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from flask_babel import gettext
 
 from allocator import problems
-from allocator.booking_queries import Change
+from allocator.history import Change
 from allocator.models import Booking
 from allocator.policy import BookingRules
 from allocator.states import BookingState, ReservationState
@@ -58,7 +58,7 @@ def _happening(change: Change) -> Happening:
         why.append(
             gettext("%(hours)s GPU-hours were given back.", hours=gpu_hours(change.after["given_back"]))
         )
-    who = change.who or gettext("Kezek itself")
+    who = change.by or gettext("Kezek itself")
     return Happening(gettext(label), change.at, who, "\n".join(why), tone)
 
 
