@@ -139,6 +139,7 @@ def test_after_many_tries_it_is_given_up_with_the_reason(database: Database, tmp
     assert send_due(database, site, NOW)["failed"] == 1
     (item,) = items(database)
     assert (item.state, bool(item.problem)) == (OutboxState.FAILED, True)
+    assert "token" not in item.details  # the link in it still works
 
 
 def test_an_address_that_does_not_exist_stops_nobody_else(
