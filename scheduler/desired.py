@@ -18,6 +18,7 @@ from scheduler.clusters import base
 from scheduler.plan import OUR_ACCOUNT, OUR_RESERVATION, Wanted
 
 CHUNK = 5_000  # values in one statement: both databases have a limit
+UNSETTLED = (ReservationState.PENDING, ReservationState.RESERVED, ReservationState.BLOCKED)
 LIVE = (BookingState.CONFIRMED, BookingState.STARTED)
 
 
@@ -80,19 +81,22 @@ def read_desired(
         for row in rows
         if row.name not in lost
     }
-    # What was lost between two queries is not over: the next round knows more.
-    unwanted = {name for name in shown if name not in reservations and name not in accounts} - lost
-    retired = frozenset(_given(session, cluster.id, unwanted))
+    unwanted = {name for name in shown if name not in reservations and name not in accounts}
+    retired = frozenset(_retired(session, cluster.id, unwanted, now))
     return Desired(cluster.id, Wanted(accounts, reservations, retired), quotas, tracked)
 
 
-def _given(session: Session, cluster_id: int, names: Iterable[str]) -> Iterator[str]:
-    """Those names that this database has given to a booking or a quota of the cluster."""
+def _retired(session: Session, cluster_id: int, names: Iterable[str], now: datetime) -> Iterator[str]:
+    """Those names that this database has given to a booking or a quota of the cluster that is over."""
+    # By the cluster's own clock: ours may be ahead, and a job is promised its last minute too.
+    over = or_(Booking.state == BookingState.CANCELLED, Booking.ends_at <= now)
     named = sorted(name for name in names if OUR_RESERVATION.fullmatch(name) or OUR_ACCOUNT.fullmatch(name))
     for start in range(0, len(named), CHUNK):
         some = named[start : start + CHUNK]
-        rows = select(ReservationRow.name).where(
-            ReservationRow.cluster_id == cluster_id, ReservationRow.name.in_(some)
+        rows = (
+            select(ReservationRow.name)
+            .join(Booking, Booking.id == ReservationRow.booking_id)
+            .where(ReservationRow.cluster_id == cluster_id, ReservationRow.name.in_(some), over)
         )
         yield from session.scalars(rows)
         ids = {int(name.removeprefix("kezek-q")) for name in some if OUR_ACCOUNT.fullmatch(name)}
@@ -126,7 +130,7 @@ def _bookings(session: Session, cluster_id: int, materialise: timedelta, now: da
         )
         .join(Booking, Booking.id == ReservationRow.booking_id)
         .join(Quota, Quota.id == Booking.quota_id)
-        .where(ReservationRow.cluster_id == cluster_id, ReservationRow.state != ReservationState.RELEASED)
+        .where(ReservationRow.cluster_id == cluster_id, ReservationRow.state.in_(UNSETTLED))
         .where(~waiting)
     )
     return session.execute(statement).all()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import TypeVar
 
-from sqlalchemy import update
+from sqlalchemy import or_, update
 from sqlalchemy.orm import Session
 
 from allocator import booking_letters, events, problems, states
@@ -32,6 +32,7 @@ from scheduler.plan import (
 # Events queue behind one row, and so do all who write one: hold it for a moment only.
 CHUNK = 50
 LONGEST = 500
+LIMITS_SEEN = timedelta(minutes=10)
 
 Item = TypeVar("Item")
 
@@ -188,7 +189,13 @@ def _record_quotas(
             bad[desired.quotas[name]] = str(failures[name])[:LONGEST]
     for chunk in _chunks(good, 1_000):
         with database.transaction() as session:
-            statement = update(Quota).where(Quota.id.in_(chunk))
+            # Not every quota in every round: at 20,000 of them the table would be written anew all the time.
+            old = or_(
+                Quota.limits_seen_at.is_(None),
+                Quota.limits_seen_at < now - LIMITS_SEEN,
+                Quota.limits_problem.is_not(None),
+            )
+            statement = update(Quota).where(Quota.id.in_(chunk), old)
             session.execute(statement.values(limits_seen_at=now, limits_problem=None))
     with database.transaction() as session:
         for quota_id, problem in bad.items():

@@ -161,6 +161,19 @@ class TestTheEnd:
         assert here.names() == []
         assert here.reservation(booking).state is ReservationState.RELEASED
 
+    def test_by_its_own_clock_it_is_not_over_yet(self, here: Site) -> None:
+        """Ours may be two minutes ahead: that is no reason to end jobs before the promised time."""
+        booking = here.book(1, starts_at=NOW - HOUR, state=BookingState.STARTED)
+        here.reconcile()
+        here.cluster.submit("aigerim", f"kezek-q{here.quota_id}", 8, reservation=f"kezek-{booking}")
+        here.change(booking, state=BookingState.ENDED, ends_at=NOW + timedelta(seconds=90))
+        here.reconcile()
+        assert here.names() == [f"kezek-{booking}"]
+        assert [job.state for job, _ in here.cluster.jobs()] == ["RUNNING"]
+        here.clock.advance(seconds=90)
+        here.reconcile()
+        assert here.names() == []
+
     def test_one_that_the_cluster_purged_at_its_end_is_not_healed(self, here: Site) -> None:
         booking = here.book(1, hours=2)
         here.reconcile()

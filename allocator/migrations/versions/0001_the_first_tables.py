@@ -612,6 +612,13 @@ def upgrade() -> None:
             batch_op.f("ix_job_records_cluster_id_started_at"), ["cluster_id", "started_at"], unique=False
         )
         batch_op.create_index(
+            "ix_job_records_open",
+            ["cluster_id"],
+            unique=False,
+            sqlite_where=sa.text("ended_at IS NULL"),
+            postgresql_where=sa.text("ended_at IS NULL"),
+        )
+        batch_op.create_index(
             batch_op.f("ix_job_records_quota_id_booking_id_gpu_seconds"),
             ["quota_id", "booking_id", "gpu_seconds"],
             unique=False,
@@ -670,6 +677,7 @@ def downgrade() -> None:
     op.drop_table("reservations")
     with op.batch_alter_table("job_records", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_job_records_quota_id_booking_id_gpu_seconds"))
+        batch_op.drop_index("ix_job_records_open")
         batch_op.drop_index(batch_op.f("ix_job_records_cluster_id_started_at"))
         batch_op.drop_index(batch_op.f("ix_job_records_booking_id"))
 
