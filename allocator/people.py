@@ -113,7 +113,7 @@ def find_by_email(session: Session, email: str) -> Person | None:
 def load_actor(_session: Session, person: Person) -> Actor:
     """The actor that a person is: roles and memberships as they stand now."""
     organisations = {membership.organisation_id: membership.role for membership in person.memberships}
-    return Actor(person.id, person.roles, organisations)
+    return Actor(person.id, person.roles, organisations, email=person.email)
 
 
 def get(

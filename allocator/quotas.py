@@ -116,6 +116,9 @@ def add_member(
         raise Invalid({"email": [Fault(N_("Nobody has a confirmed account with this address yet."))]})
     if any(member.person_id == person.id for member in quota.members):
         raise Invalid({"email": [Fault(N_("This person may use the quota already."))]})
+    decision = quota.application.decision
+    if decision is not None and decision.decided_by_id == person.id:
+        raise Invalid({"email": [Fault(N_("Whoever decided on the application cannot use its quota."))]})
     return _join(session, actor, quota, person, forbidden_logins, now)
 
 
@@ -125,10 +128,18 @@ def remove_member(session: Session, actor: Actor, quota: Quota, person_id: int, 
     member = next((member for member in quota.members if member.person_id == person_id), None)
     if member is None:
         raise NotFound()
-    if member.is_lead:
+    if not removable(quota, member):
         raise Conflict(N_("The lead of a quota cannot be removed."))
     quota.members.remove(member)
     events.record(session, actor, quota, "quota.member_removed", now=now, before={"person_id": person_id})
+
+
+def removable(quota: Quota, member: QuotaMember) -> bool:
+    """Everybody but the lead; the lead too, once they have left the organisation whose quota it is."""
+    organisation_id = quota.application.organisation_id
+    if not member.is_lead or organisation_id is None:
+        return not member.is_lead
+    return all(other.organisation_id != organisation_id for other in member.person.memberships)
 
 
 def expire_due(session: Session, now: datetime, limit: int = EXPIRY_BATCH) -> int:

@@ -15,7 +15,7 @@ from allocator.errors import Invalid, NotFound
 from allocator.models import Quota
 from allocator.states import QuotaState
 from config.clock import utcnow
-from web import charts, once
+from web import charts, limits, once
 from web.booking_forms import MemberForm
 from web.booking_words import timeline
 from web.exports import csv_response, read_rows
@@ -76,6 +76,7 @@ def _page(quota: Quota, member_form: MemberForm) -> str:
         form=member_form,
         may_book=may(actor, Action.BOOKING_CREATE, quota) and quota.state == QuotaState.ACTIVE,
         may_manage=may(actor, Action.QUOTA_MANAGE, quota) and quota.state == QuotaState.ACTIVE,
+        removable=lambda member: quotas.removable(quota, member),
     )
 
 
@@ -92,6 +93,7 @@ def jobs_csv(quota_id: int) -> ResponseReturnValue:
 
 
 @bp.post(f"{QUOTA}/members")
+@limits.by_person
 @once.guard
 def add_member(quota_id: int) -> ResponseReturnValue:
     """Let somebody spend the quota."""
@@ -100,7 +102,14 @@ def add_member(quota_id: int) -> ResponseReturnValue:
     form = MemberForm()
     if form.validate_on_submit():
         try:
-            member = quotas.add_member(db(), current_actor(), quota, form.email.data or "", now=utcnow())
+            member = quotas.add_member(
+                db(),
+                current_actor(),
+                quota,
+                form.email.data or "",
+                forbidden_logins=settings().forbidden_logins,
+                now=utcnow(),
+            )
         except Invalid as error:
             form.show(error)
         else:
@@ -116,7 +125,7 @@ def remove_member(quota_id: int, person_id: int) -> ResponseReturnValue:
     quota = booking_queries.find_quota(db(), current_actor(), quota_id)
     require(current_actor(), Action.QUOTA_MANAGE, quota)
     member = next((member for member in quota.members if member.person_id == person_id), None)
-    if member is None or member.is_lead:
+    if member is None or not quotas.removable(quota, member):
         raise NotFound()
     back = url_for("quotas.show", quota_id=quota.id)
     name = member.person.name
