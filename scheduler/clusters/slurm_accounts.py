@@ -165,12 +165,12 @@ class SlurmAccounts:
         leaving = {
             account.name: seen.logins.get(account.name, {}).keys() - account.logins for account in accounts
         }
-        # A host that does not know a login shows its number: that may be any of those who leave.
+        # A host that does not know a login shows its number or "nobody": that may be any of those who leave.
         busy = {
             (name, login)
             for name, who in self._jobs_in(leaving)
             for login in leaving[name]
-            if who == login or who.isdecimal()
+            if who == login or who not in seen.logins.get(name, {})
         }
         in_use = self._in_use(busy)
         free = {name: {who for who in logins if (name, who) not in busy} for name, logins in leaving.items()}
