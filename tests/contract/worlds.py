@@ -240,8 +240,8 @@ class LabWorld(World):
 
     def requeue(self, job_id: int) -> None:
         self._lab.run("scontrol", "requeue", str(job_id))
-        # Slurm holds a requeued job for two minutes, of which a few seconds must pass: until then slurmd takes
-        # the new run's credential for the old one's, which it has revoked.
+        # Slurm holds a requeued job for two minutes, of which a few seconds must pass: until then slurmd
+        # takes the new run's credential for the old one's, which it has revoked.
         assert self.wait(lambda: self.job(job_id)[0] == "PENDING", 30)
         time.sleep(4)
         self._lab.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
