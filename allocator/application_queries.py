@@ -76,6 +76,8 @@ def offers(session: Session) -> list[Offer]:
 
 def offer(session: Session, cluster: str, gpu_type: str) -> Offer | None:
     """One of ``offers()``, by slug and type."""
+    if not (cluster + gpu_type).isprintable():  # PostgreSQL fails over a NUL instead of finding nothing
+        return None
     found = _offers(session, Node.state != NodeState.GONE, Cluster.slug == cluster, Node.gpu_type == gpu_type)
     return found[0] if found else None
 
