@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from allocator import application_checks as checks
@@ -101,6 +102,7 @@ def decide(
     require_fresh(session, application, expected_version)
     outcome = _outcome(session, application, verdict, policy, forbidden_logins, now)
     refused = outcome.gpu_seconds is None
+    _hold(session, outcome.new_logins)
     touch(session, application, now)
     decision = Decision(
         application=application,
@@ -269,6 +271,16 @@ def _logins(
             faults[f"login_{person.id}"] = [fault]
         logins[person.id] = login
     return logins
+
+
+def _hold(session: Session, person_ids: Collection[int]) -> None:
+    """Have in hand whoever is changed below before the first event.
+
+    Later we would wait for people who are themselves waiting for the chain of events that we hold by then.
+    """
+    session.scalars(
+        select(Person.id).where(Person.id.in_(person_ids)).order_by(Person.id).with_for_update()
+    ).all()
 
 
 def _set_logins(
