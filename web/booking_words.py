@@ -32,7 +32,7 @@ EVENTS = {
     "booking.confirmed": (N_("Booked"), "good"),
     "booking.started": (N_("The booked time began"), "running"),
     "booking.ended": (N_("The booked time ended"), "ended"),
-    "booking.cancelled": (N_("Given back"), "ended"),
+    "booking.cancelled": (N_("Booking given back"), "ended"),
     "reservation.reserved": (N_("Reserved on the cluster"), "good"),
     "reservation.pending": (N_("To be reserved on the cluster again"), "waiting"),
     "reservation.healed": (N_("The cluster had lost it; it is reserved again"), "good"),
