@@ -227,7 +227,7 @@ def test_giving_back_says_what_returns_and_asks_first(site: Site, project: Proje
     number = add_booking(site, project)
     browser = site.browser_of(project.lead)
     page = browser.get(f"/bookings/{number}/cancel")
-    assert "Given back 192 GPU-hours" in text_of(page)
+    assert "Will be given back 192 GPU-hours" in text_of(page)
     answer = submit(browser, f"/bookings/{number}/cancel", {"reason": "The data is late"})
     assert answer.status_code == 303
     shown = text_of(browser.get(answer.location))
