@@ -81,11 +81,15 @@ def save_nodes(session: Session, cluster: Cluster, nodes: Sequence[NodeSeen], no
     seen = {node.name: node for node in nodes}
     joined = [node for name, node in seen.items() if name not in known]
     moved: list[tuple[Node, NodeState, NodeState]] = []
+    rebuilt: list[tuple[Node, dict[str, object]]] = []
     for name, node in known.items():
         target = seen[name].state if name in seen else NodeState.GONE
         if node.state != target:
             moved.append((node, node.state, target))
+        before = _hardware(node)
         _correct(node, seen.get(name), target)
+        if _hardware(node) != before:
+            rebuilt.append((node, before))
     if joined:
         session.execute(insert(Node), [_new_node(cluster, node, now) for node in joined])
     session.flush()
@@ -97,6 +101,13 @@ def save_nodes(session: Session, cluster: Cluster, nodes: Sequence[NodeSeen], no
         .execution_options(synchronize_session=False)
     )
     _tell(session, cluster, joined, moved, now)
+    for node, before in rebuilt:
+        after = {**_hardware(node), "cluster": cluster.slug, "name": node.name}
+        events.record(session, SYSTEM, node, "node.changed", now=now, before=before, after=after)
+
+
+def _hardware(node: Node) -> dict[str, object]:
+    return {"partition": node.partition, "gpu_type": node.gpu_type, "gpus": node.gpus}
 
 
 def _correct(node: Node, seen: NodeSeen | None, state: NodeState) -> None:

@@ -344,6 +344,11 @@ def test_nodes_are_kept_as_they_were_last_seen(session: Session) -> None:
     assert capacity.gpu_types(session, cluster) == {"h200": capacity.GpuType("h200", 2, 8, 16, 1, 8)}
     gone = session.scalars(select(Node).filter_by(name="n3")).one()
     assert gone.seen_at == NOW + timedelta(minutes=1)
+    fewer = capacity.NodeSeen("n2", "gpu", "h200", 4, NodeState.UP)
+    capacity.save_nodes(session, cluster, [down, fewer], NOW + timedelta(minutes=3))
+    last = session.scalars(select(Event).order_by(Event.seq.desc())).first()
+    assert last is not None
+    assert (last.kind, last.before["gpus"], last.after["gpus"]) == ("node.changed", 8, 4)
 
 
 def test_booked_shares_are_summed_by_day(session: Session, actor: Actor, quota: Quota) -> None:

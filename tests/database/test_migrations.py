@@ -104,6 +104,13 @@ def test_events_are_append_only(database: Database, statement: str) -> None:
         session.execute(text(statement))
 
 
+def test_no_event_is_replaced_on_sqlite(sqlite_database: Database) -> None:
+    three_events(sqlite_database)
+    replace = "INSERT OR REPLACE INTO events SELECT * FROM events WHERE seq = 2"
+    with pytest.raises(DBAPIError, match="append-only"), sqlite_database.transaction() as session:
+        session.execute(text(replace))
+
+
 def test_truncate_is_refused_on_postgresql(postgres_url: str) -> None:
     database = Database(postgres_url)
     three_events(database)
