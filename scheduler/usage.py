@@ -233,10 +233,11 @@ def _upsert(session: Session, rows: list[dict[str, Any]]) -> int:
     """Insert or correct all rows; returns how many really changed."""
     if not rows:
         return 0
-    # One statement cannot touch a row twice, and accounting may show a run twice: the last one counts.
+    # Accounting may show a run twice: the last one counts.
     unique = {tuple(row[name] for name in KEY): row for row in rows}
-    statement = _statement(session).values(list(unique.values()))
-    result = session.execute(statement, execution_options={"preserve_rowcount": True})
+    # One row's statement many times, not one of a thousand rows: that one would be compiled anew every time.
+    options = {"preserve_rowcount": True}
+    result = session.execute(_statement(session), list(unique.values()), execution_options=options)
     changed: int = result.rowcount  # type: ignore[attr-defined]
     return changed
 
