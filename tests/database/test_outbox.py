@@ -167,6 +167,18 @@ def test_a_letter_that_cannot_be_written_is_given_up(database: Database, site: S
     assert "confirm_email cannot be written" in (items(database)[0].problem or "")
 
 
+def test_a_letter_that_kills_its_sender_is_given_up(database: Database, site: Settings) -> None:
+    post(database, "a@example.kz")
+    now = NOW
+    for _ in range(MOST_TRIES):
+        assert len(claim(database, now)) == 1
+        now += LEASE
+    assert claim(database, now) == []
+    (item,) = items(database)
+    assert (item.state, item.problem) == (OutboxState.FAILED, "no try came to an end")
+    assert "token" not in item.details
+
+
 def test_whoever_dies_after_claiming_loses_nothing(
     database: Database, site: Settings, mailbox: Mailbox
 ) -> None:
