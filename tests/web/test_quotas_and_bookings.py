@@ -140,7 +140,7 @@ def test_as_soon_as_possible_is_taken_at_its_word(site: Site, project: Project) 
     quote = browser.get(f"{project.path}/book", query_string=ask(asap="1"))
     fields = hidden_fields(quote)
     assert fields["asap"] == "1"
-    assert fields["starts_at"] < (utcnow() + timedelta(minutes=10)).astimezone(ZONE).strftime(LOCAL)
+    assert fields["starts_at"] < (datetime.now(UTC) + timedelta(minutes=10)).astimezone(ZONE).strftime(LOCAL)
     change = unescape(re.findall(r'href="([^"]+edit=1[^"]*)"', quote.text)[0])
     assert f'value="{fields["starts_at"]}"' in browser.get(change).text
     # the reader hesitated until the start had gone by
