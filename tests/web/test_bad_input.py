@@ -60,6 +60,7 @@ FORMS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "locale": "kk",
     },
     ("visitor", "/account/confirm-again"): {"email": "new@example.kz"},
+    ("visitor", "/account/confirm/nonsense"): {"password": factories.PASSWORD},
     ("visitor", "/account/forgotten"): {"email": "new@example.kz"},
     ("visitor", "/account/reset/nonsense"): {"new_password": factories.PASSWORD},
     ("visitor", "/account/sign-in"): {"email": "new@example.kz", "password": factories.PASSWORD},
@@ -141,7 +142,6 @@ FORMS: Mapping[tuple[str, str], Mapping[str, str]] = {
 }
 # Nothing but a button: there is no field to spoil.
 BUTTONS = {
-    "/account/confirm/nonsense",
     "/account/sign-out",
     "/account/sessions/{session}/end",
     "/account/sessions/end-others",
