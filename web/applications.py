@@ -104,6 +104,13 @@ def check(application_id: int) -> ResponseReturnValue:
     return render_template("applications/check.html", application=application, facts=words.facts(application))
 
 
+@bp.get("/<int:application_id>/submit")
+def submit_again(application_id: int) -> ResponseReturnValue:
+    """Where a reload lands after a submission that came back: the page with the button."""
+    application = queries.find(db(), _person(), application_id)
+    return redirect(url_for("applications.check", application_id=application.id), 303)
+
+
 @bp.post("/<int:application_id>/submit")
 @once.guard
 def submit(application_id: int) -> ResponseReturnValue:

@@ -63,6 +63,12 @@ def show(application_id: int) -> ResponseReturnValue:
     return _page(application, _form(application))
 
 
+@bp.get("/<int:application_id>/decide")
+def decide_again(application_id: int) -> ResponseReturnValue:
+    """Where a reload lands after a decision that came back: the page with the form."""
+    return redirect(url_for("review.show", application_id=_find(application_id).id), 303)
+
+
 @bp.post("/<int:application_id>/decide")
 @once.guard
 def decide(application_id: int) -> ResponseReturnValue:
