@@ -62,13 +62,13 @@ def _page(quota: Quota, member_form: MemberForm) -> str:
     actor, now = current_actor(), utcnow()
     first = now.astimezone(settings().zone).date() - timedelta(days=CHART_DAYS - 1)
     days = charts.days(first, CHART_DAYS, settings().zone)
-    bookings = booking_queries.list_bookings(actor, sees_everybodys(), quota).limit(SHOWN_BOOKINGS)
+    bookings = booking_queries.list_bookings(actor, sees_everybodys(), quota)
     return render_template(
         "quotas/show.html",
         quota=quota,
         balance=ledger.balance(db(), quota),
         now=now,
-        bookings=db().scalars(bookings).all(),
+        bookings=paginate(db(), bookings, limit=SHOWN_BOOKINGS, name="bookings"),
         jobs=paginate(db(), ledger.jobs(quota), limit=10, name="jobs"),
         members=paginate(db(), booking_queries.members(quota), limit=10, name="members"),
         chart=charts.chart(first, ledger.usage_by_day(db(), quota, days)),
@@ -90,6 +90,13 @@ def jobs_csv(quota_id: int) -> ResponseReturnValue:
     ).split()
     rows = read_rows(ledger.jobs(quota), lambda job: [getattr(job, column) for column in header])
     return csv_response(f"{quota.account}-jobs.csv", header, rows)
+
+
+@bp.get(f"{QUOTA}/members")
+def members(quota_id: int) -> ResponseReturnValue:
+    """Where a reload lands after an addition that failed: the quota's page, which has the form."""
+    quota = booking_queries.find_quota(db(), current_actor(), quota_id)
+    return redirect(url_for("quotas.show", quota_id=quota.id, _anchor="members"), 303)
 
 
 @bp.post(f"{QUOTA}/members")
