@@ -27,6 +27,7 @@ from allocator.models import OutboxItem, OutboxState, Person
 from config.settings import Settings
 from config.transport import FileTransport, SmtpTransport
 from scheduler.apply import GoOn, always
+from scheduler.mail_format import POLICY, readable
 
 log = structlog.get_logger(__name__)
 
@@ -172,7 +173,7 @@ def compose(item: Claimed, settings: Settings) -> EmailMessage:
     """The letter as a message; raises Undeliverable when it cannot be written: a value is missing."""
     try:
         subject, body = render(item.letter, item.locale, item.name, item.details, settings.base_url)
-        message = EmailMessage()
+        message = EmailMessage(policy=POLICY)
         message["Subject"] = " ".join(subject.split())
         message["From"] = settings.mail_from
         user, _, domain = item.email.rpartition("@")
@@ -198,7 +199,7 @@ class FolderSender:
     def send(self, item_id: int, message: EmailMessage) -> None:
         path = self.folder / f"{item_id:06}.eml"
         part = path.with_suffix(".part")
-        part.write_bytes(message.as_bytes())
+        part.write_bytes(readable(message))
         # A reader never sees half a letter.
         part.replace(path)
 

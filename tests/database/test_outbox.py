@@ -238,6 +238,22 @@ def test_no_transaction_is_open_while_the_server_thinks(
     assert checked_out == [0]
 
 
+def test_files_of_letters_are_readable_as_they_are(database: Database, tmp_path: Path) -> None:
+    with database.transaction() as session:
+        person = factories.person(session, email="dana@example.kz", name="Дана Әлім", locale="kk")
+        details = {"id": 7, "title": "Егіс алқаптарын спутник суреттерінен тану", "hours": "80"}
+        letters.post(session, "application_submitted", person.id, details, now=NOW)
+    send_due(database, Settings(data_dir=tmp_path, secret_key=SECRET), NOW)
+    (path,) = (tmp_path / "mail").iterdir()
+    text = path.read_text(encoding="utf-8")
+    assert "Content-Transfer-Encoding: 8bit" in text
+    assert "To: Дана Әлім <dana@example.kz>\n" in text
+    assert "=?utf-8?" not in text
+    message = email.message_from_string(text, policy=policy.default)
+    assert f"Subject: {message['Subject']}\n" in text
+    assert text.count(details["title"]) >= 2  # in the subject and in the letter
+
+
 def test_in_the_demonstration_letters_are_files(database: Database, tmp_path: Path) -> None:
     site = Settings(data_dir=tmp_path, secret_key=SECRET)
     post(database)
