@@ -14,7 +14,7 @@ from allocator import applications
 from allocator.actors import Actor
 from allocator.authorization import Action, may, require
 from allocator.errors import Invalid, SignInRequired, Stale
-from allocator.models import Application, Organisation
+from allocator.models import Application, Organisation, Person
 from allocator.states import ApplicationState, may_move
 from config.clock import utcnow
 from web import application_words as words
@@ -56,11 +56,13 @@ def new() -> ResponseReturnValue:
     if form.validate_on_submit():
         try:
             application = applications.save_draft(db(), actor, form.proposal(), policy=policy(), now=utcnow())
-        except Invalid as error:
-            form.show(error)
+        except Invalid:
+            _show_everything(actor, None, form)
         else:
             return _onward(actor, application)
-    elif not form.is_submitted():
+    elif form.is_submitted():
+        _show_everything(actor, None, form)
+    else:
         _copy_earlier(actor, form)
     return render_template("applications/form.html", form=form, application=None), _status(form)
 
@@ -79,11 +81,13 @@ def edit(application_id: int) -> ResponseReturnValue:
         try:
             _save(actor, application, form)
             return _onward(actor, application)
-        except Invalid as error:
-            form.show(error)
+        except Invalid:
+            _show_everything(actor, application, form)
         except Stale as error:
             changes, status = _changes(error, application, form), 409
-    elif not form.is_submitted():
+    elif form.is_submitted():
+        _show_everything(actor, application, form)
+    else:
         form.fill(application)
         if request.args.get("check"):
             _show_faults(actor, application, form)
@@ -201,6 +205,15 @@ def _onward(actor: Actor, application: Application) -> ResponseReturnValue:
     if applications.readiness(db(), actor, application, policy=policy(), now=utcnow()):
         return redirect(url_for("applications.edit", application_id=application.id, check=1), 303)
     return redirect(url_for("applications.check", application_id=application.id), 303)
+
+
+def _show_everything(actor: Actor, application: Application | None, form: ApplicationForm) -> None:
+    """Beside what could not be read, all that keeps the rest from being submitted: one round, not two."""
+    applicant = application.applicant if application else db().get_one(Person, actor.person_id)
+    faults = applications.all_faults(
+        db(), actor, applicant, form.proposal(), unread=form.errors.keys(), policy=policy(), now=utcnow()
+    )
+    form.show(Invalid(faults))
 
 
 def _show_faults(actor: Actor, application: Application, form: ApplicationForm) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, ClassVar
 
 import wtforms
 from flask import request
-from flask_babel import gettext
+from flask_babel import gettext, lazy_gettext
 from flask_wtf import FlaskForm
 from wtforms import Field
-from wtforms.validators import ValidationError
+from wtforms.validators import InputRequired, ValidationError
 from wtforms.widgets import TextInput
 
 from allocator.errors import Invalid
@@ -45,6 +45,20 @@ class Form(FlaskForm):  # type: ignore[misc]
                 self.form_errors.extend(texts)
             else:
                 field.errors = [*field.errors, *texts]
+
+
+def filled() -> InputRequired:
+    """Must be filled in, and says so in the reader's language."""
+    return InputRequired(lazy_gettext("Fill this in."))
+
+
+class Conditional:
+    """Not marked as optional nor as required: the hint says when it is needed, and the domain decides."""
+
+    field_flags: ClassVar[dict[str, bool]] = {"conditional": True}
+
+    def __call__(self, _form: Any, _field: Any) -> None:
+        """Nothing to check in the field alone."""
 
 
 def text(field: Field) -> str:
