@@ -93,6 +93,9 @@ def test_from_the_form_through_the_quote_to_the_booking(site: Site, project: Pro
     page = browser.get(done.location)
     assert "Being reserved on the cluster" in text_of(page)
     assert "Booked: 60 GPU-hours" in text_of(page)
+    again = browser.get(f"{project.path}/book", query_string=ask(hours="7,5"))
+    assert f"exactly this already Booking {booking.id}" in text_of(again)
+    assert "exactly this already" not in text_of(quote)
 
 
 def test_the_same_form_sent_twice_books_once(site: Site, project: Project) -> None:
@@ -154,7 +157,7 @@ def test_as_soon_as_possible_is_taken_at_its_word(site: Site, project: Project) 
     [
         ({"hours": "NaN"}, "Enter a number"),
         ({"hours": "-5"}, "Number must be between"),
-        ({"hours": ""}, "This field is required"),
+        ({"hours": ""}, "Fill this in"),
         ({"hours": "0,001"}, "whole minutes"),
         ({"hours": "9999"}, "at most 28 days"),
         ({"hours": "99999999999999999999"}, "Enter a number"),
