@@ -204,9 +204,11 @@ def _reason_fault(verdict: Verdict) -> Fault | None:
 
 def _hours_fault(application: Application, verdict: Verdict) -> Fault | None:
     """Reducing means more than nothing and less than was asked."""
+    hours = verdict.gpu_hours
+    if verdict.kind is DecisionKind.APPROVED and hours is not None:
+        return Fault(N_("You chose to approve all the hours; leave this empty or choose to approve fewer."))
     if verdict.kind is not DecisionKind.REDUCED:
         return None
-    hours = verdict.gpu_hours
     if hours is None or not hours.is_finite():
         return Fault(N_("Enter how many GPU-hours are approved."))
     if not 0 < hours * checks.HOUR < application.gpu_seconds:

@@ -142,8 +142,14 @@ def _changes(application: Application, form: DecisionForm) -> list[Any]:
     return words.happenings(queries.changes_since(db(), application, seen))
 
 
+def _following() -> Application | None:
+    """The application that has waited longest: what an operator opens after a decision."""
+    return db().scalar(queries.review_queue(current_actor(), QueueFilter()).limit(1))
+
+
 def _page(application: Application, form: DecisionForm, changes: list[Any] | None = None) -> str:
     actor: Actor = current_actor()
+    waits = application.state is ApplicationState.SUBMITTED
     earlier = paginate(db(), queries.earlier_quotas(application), limit=10, name="earlier")
     return render_template(
         "review/show.html",
@@ -157,7 +163,8 @@ def _page(application: Application, form: DecisionForm, changes: list[Any] | Non
         balances=ledger.balances(db(), [quota.id for quota in earlier.items]),
         capacity=queries.capacity_now(db(), application),
         quota=queries.quota_of(db(), application),
+        following=None if waits else _following(),
         kinds=KINDS,
-        waits=application.state is ApplicationState.SUBMITTED,
+        waits=waits,
         may_decide=may(actor, Action.APPLICATION_DECIDE, application),
     )
