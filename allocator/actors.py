@@ -24,13 +24,14 @@ class MembershipRole(StrEnum):
 class Actor:
     """A person (or the system itself) with what decides what it may do.
 
-    ``organisations`` maps an organisation's id to the role there.
+    ``organisations`` maps an organisation's id to the role there; ``email`` tells whether a team names them.
     """
 
     person_id: int | None = None
     roles: frozenset[Role] = frozenset()
     organisations: Mapping[int, MembershipRole] = field(default_factory=dict)
     is_system: bool = False
+    email: str = ""
 
     @property
     def is_signed_in(self) -> bool:

@@ -15,6 +15,7 @@ from allocator.models import Person, RoleGrant
 from allocator.passwords import hash_password, password_faults
 from allocator.people import NAME_LENGTH, check_locale, find_by_email
 from config.i18n import N_
+from config.settings import FORBIDDEN_LOGINS
 
 REASON_LENGTH = 500
 
@@ -28,6 +29,7 @@ def create(
     password: str,
     locale: str = "kk",
     roles: Collection[Role] = (),
+    forbidden_logins: Collection[str] = FORBIDDEN_LOGINS,
     now: datetime,
 ) -> Person:
     """An account with a confirmed address, made by an administrator or the command line. Raises Invalid."""
@@ -53,7 +55,7 @@ def create(
     events.record(session, actor, person, "person.created", now=now, after={"roles": sorted(roles)})
     for role in roles:
         grant_role(session, actor, person, role, now=now)
-    quotas.link_team(session, person, now)
+    quotas.link_team(session, person, now, forbidden_logins)
     return person
 
 

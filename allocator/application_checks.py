@@ -4,7 +4,7 @@ A draft answers only to what the database itself demands (``DRAFT_CHECKS``); sub
 """
 
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -101,8 +101,14 @@ def most_gpu_seconds(nodes: int, gpus_per_node: int, start: datetime, end: datet
 
 def hours_text(gpu_seconds: int) -> str:
     """GPU-hours for a message, rounded down to hundredths so that typing the figure in again passes."""
-    hundredths = gpu_seconds * 100 // HOUR
-    return f"{hundredths // 100}.{hundredths % 100:02}".rstrip("0").rstrip(".").replace(".", ",")
+    return amount_text(gpu_seconds * 100 // HOUR)
+
+
+def amount_text(hundredths: int) -> str:
+    """Hundredths as pages write numbers: `1 234,5` with no-break spaces; the forms read it back."""
+    whole, rest = divmod(hundredths, 100)
+    text = f"{whole:,}".replace(",", "\N{NO-BREAK SPACE}")
+    return f"{text},{rest:02}".rstrip("0") if rest else text
 
 
 def text_fault(text: str, most: int, *, lines: bool = False) -> Fault | None:
@@ -148,6 +154,14 @@ def organisation_where_needed(proposal: Proposal, facts: Facts) -> Fault | None:
         return Fault(
             N_("This category applies for an organisation. Choose yours, or add it by its BIN first.")
         )
+    return None
+
+
+def none_for_citizens(proposal: Proposal, facts: Facts) -> Fault | None:
+    """Who applies as a citizen speaks for no organisation; dropping the choice unasked would hide that."""
+    category = facts.category(proposal)
+    if category and category.identity is Identity.IIN and proposal.organisation_id is not None:
+        return Fault(N_("A citizen applies without an organisation: choose none here, or another category."))
     return None
 
 
@@ -221,7 +235,9 @@ def hours_within_policy(proposal: Proposal, facts: Facts) -> Fault | None:
     most = facts.policy.applications.max_gpu_hours
     if hours_exact(proposal, facts) or proposal.gpu_hours <= most:
         return None
-    return Fault(N_("One application may ask for %(most)s GPU-hours at most."), {"most": most})
+    return Fault(
+        N_("One application may ask for %(most)s GPU-hours at most."), {"most": hours_text(most * HOUR)}
+    )
 
 
 def hours_fit(proposal: Proposal, facts: Facts) -> Fault | None:
@@ -304,6 +320,7 @@ Checks = tuple[tuple[str, Check], ...]
 DRAFT_CHECKS: Checks = (
     ("category", known_category),
     ("organisation", own_organisation),
+    ("organisation", none_for_citizens),
     ("title", title_given),
     ("purpose", purpose_storable),
     ("hardware", known_hardware),
@@ -331,10 +348,26 @@ SUBMIT_CHECKS: Checks = (
 )
 
 
-def faults(proposal: Proposal, facts: Facts, checks: Checks) -> dict[str, list[Fault]]:
-    """Every fault at once, by the field it belongs to."""
+# What a check reads besides the field that it stands beside.
+READS: Mapping[Check, frozenset[str]] = {
+    none_for_citizens: frozenset({"category"}),
+    organisation_where_needed: frozenset({"category"}),
+    gpus_in_a_node: frozenset({"hardware"}),
+    nodes_in_the_cluster: frozenset({"hardware", "gpus_per_node"}),
+    hours_fit: frozenset({"nodes", "gpus_per_node", "earliest", "latest"}),
+    dates_in_order: frozenset({"earliest"}),
+    window_not_too_long: frozenset({"earliest"}),
+}
+
+
+def faults(
+    proposal: Proposal, facts: Facts, checks: Checks, unread: Collection[str] = ()
+) -> dict[str, list[Fault]]:
+    """Every fault at once, by the field it belongs to; nothing is said from fields that are ``unread``."""
     found: dict[str, list[Fault]] = {}
     for name, check in checks:
+        if not READS.get(check, frozenset()).union((name,)).isdisjoint(unread):
+            continue
         if fault := check(proposal, facts):
             found.setdefault(name, []).append(fault)
     return found

@@ -1,23 +1,21 @@
 """Reading applications: what can be asked for, lists, the operator's queue, what happened, who is behind."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session, joinedload, raiseload, selectinload
 
+from allocator import history
 from allocator.actors import Actor
 from allocator.application_checks import Offer
 from allocator.authorization import Action, require, visible_applications
 from allocator.errors import NotFound
+from allocator.history import Change
 from allocator.inputs import one_line
 from allocator.models import (
     Application,
     Cluster,
     Decision,
-    Event,
     Node,
     NodeState,
     Organisation,
@@ -37,22 +35,6 @@ class QueueFilter:
     category: str | None = None
     cluster: str | None = None
     text: str = ""
-
-
-@dataclass(frozen=True)
-class Change:
-    """One event of an application as people read it."""
-
-    kind: str
-    at: datetime
-    by: str | None  # None: the system itself
-    reason: str
-    before: Mapping[str, Any]
-    after: Mapping[str, Any]
-
-    def as_details(self) -> dict[str, Any]:
-        """For an error's details, which must survive JSON."""
-        return {"kind": self.kind, "at": self.at.isoformat(), "by": self.by or "", "reason": self.reason}
 
 
 @dataclass(frozen=True)
@@ -94,6 +76,8 @@ def offers(session: Session) -> list[Offer]:
 
 def offer(session: Session, cluster: str, gpu_type: str) -> Offer | None:
     """One of ``offers()``, by slug and type."""
+    if not (cluster + gpu_type).isprintable():  # PostgreSQL fails over a NUL instead of finding nothing
+        return None
     found = _offers(session, Node.state != NodeState.GONE, Cluster.slug == cluster, Node.gpu_type == gpu_type)
     return found[0] if found else None
 
@@ -121,16 +105,7 @@ def review_queue(actor: Actor, wanted: QueueFilter) -> Select[Application]:
 
 def timeline(session: Session, application: Application) -> list[Change]:
     """Everything that happened to an application, oldest first."""
-    statement = (
-        select(Event, Person.name)
-        .outerjoin(Person, Person.id == Event.actor_id)
-        .where(Event.subject_type == "application", Event.subject_id == application.id)
-        .order_by(Event.seq)
-    )
-    return [
-        Change(event.kind, event.at, name, event.reason, event.before, event.after)
-        for event, name in session.execute(statement)
-    ]
+    return history.changes(session, application)[::-1]
 
 
 def changes_since(session: Session, application: Application, version: int) -> list[Change]:

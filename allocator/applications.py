@@ -1,13 +1,12 @@
 """Applications from draft to the operator's queue; decisions stand in ``decisions``."""
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.attributes import flag_modified
 
@@ -18,8 +17,9 @@ from allocator.actors import Actor
 from allocator.application_checks import Checks, Facts, Offer, Proposal
 from allocator.authorization import Action, require
 from allocator.errors import Fault, Invalid, Stale, WrongState
+from allocator.locks import hold
 from allocator.models import Application, Person, TeamMember
-from allocator.policy import Identity, Policy
+from allocator.policy import Policy
 from allocator.states import ApplicationState
 from config.i18n import N_
 
@@ -140,6 +140,25 @@ def readiness(
     return checks.faults(proposal, facts, checks.SUBMIT_CHECKS)
 
 
+def all_faults(
+    session: Session,
+    actor: Actor,
+    applicant: Person,
+    proposal: Proposal,
+    *,
+    unread: Collection[str] = (),
+    policy: Policy,
+    now: datetime,
+) -> Mapping[str, list[Fault]]:
+    """Everything that keeps these answers from being submitted, by field, stored or not.
+
+    ``unread`` are the fields whose text could not be read: neither they nor what depends on them is judged.
+    """
+    proposal = _tidied(proposal, policy)
+    facts = _facts(session, actor, applicant, proposal, policy, now)
+    return checks.faults(proposal, facts, checks.SUBMIT_CHECKS, unread)
+
+
 def proposal_of(application: Application) -> Proposal:
     """The stored application as it was filled in."""
     return Proposal(
@@ -161,12 +180,7 @@ def proposal_of(application: Application) -> Proposal:
 def lock(session: Session, actor: Actor, application: Application, action: Action) -> Application:
     """The row as it stands now, held until the commit, after asking whether the actor may do this to it."""
     # not get(): with a lock it refuses a row whose version has moved on before anybody is told what happened
-    row = session.scalars(
-        select(Application)
-        .where(Application.id == application.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    ).one()
+    row = hold(session, application)
     require(actor, action, row)
     return row
 
@@ -210,12 +224,8 @@ def _require_draft(application: Application) -> None:
 
 def _tidied(proposal: Proposal, policy: Policy) -> Proposal:
     """The same in the form that is stored."""
-    category = policy.category(proposal.category)
-    # who applies as a citizen speaks for no organisation, whatever was chosen before the category changed
-    personal = category is not None and category.identity is Identity.IIN
     return replace(
         proposal,
-        organisation_id=None if personal else proposal.organisation_id,
         title=unicodedata.normalize("NFC", proposal.title).strip(),
         purpose=unicodedata.normalize("NFC", proposal.purpose).replace("\r\n", "\n").strip(),
         team=checks.normal_team(proposal.team, policy.applications.max_team),

@@ -76,35 +76,47 @@ def _runs_organisation(actor: Actor, organisation_id: int | None) -> bool:
     return role in (MembershipRole.HEAD, MembershipRole.MANAGER)
 
 
+def _applied(actor: Actor, application: Application) -> bool:
+    return actor.is_signed_in and application.applicant_id == actor.person_id
+
+
 def _owns_application(actor: Actor, application: Application) -> bool:
-    """The applicant, and who runs the organisation that applies."""
-    if not actor.is_signed_in:
-        return False
-    return application.applicant_id == actor.person_id or _runs_organisation(
-        actor, application.organisation_id
-    )
+    """Who runs the organisation that applies, and the applicant while they belong to it."""
+    if _runs_organisation(actor, application.organisation_id):
+        return True
+    # who leaves an organisation leaves its hours behind, but takes along what was never handed in
+    belongs = application.organisation_id is None or application.organisation_id in actor.organisations
+    return _applied(actor, application) and (belongs or application.submitted_at is None)
 
 
 def _sees_application(actor: Actor, application: Application) -> bool:
-    if _owns_application(actor, application):
+    if _owns_application(actor, application) or _applied(actor, application):
         return True
     # a draft is its owner's alone until it is handed in
     return application.submitted_at is not None and not actor.roles.isdisjoint(_READERS)
 
 
 def _decides_application(actor: Actor, application: Application) -> bool:
-    """An operator, but never on one's own application or one's own organisation's (R-22)."""
+    """An operator, but never on what is one's own, one's organisation's or one's team's (R-22)."""
     if Role.OPERATOR not in actor.roles or application.submitted_at is None:
         return False
-    return (
-        application.applicant_id != actor.person_id and application.organisation_id not in actor.organisations
-    )
+    if application.applicant_id == actor.person_id or application.organisation_id in actor.organisations:
+        return False
+    return all(member.email != actor.email for member in application.team)
 
 
 def _belongs_to_quota(actor: Actor, quota: Quota) -> bool:
     return _owns_application(actor, quota.application) or any(
         member.person_id == actor.person_id for member in quota.members
     )
+
+
+def _spends_quota(actor: Actor, quota: Quota) -> bool:
+    """Who belongs to it, except who decided on it: nobody grants hours to themselves (R-22)."""
+    if not _belongs_to_quota(actor, quota):
+        return False
+    decision = quota.application.decision
+    return decision is None or decision.decided_by_id != actor.person_id
 
 
 def _sees_quota(actor: Actor, quota: Quota) -> bool:
@@ -195,7 +207,7 @@ RULES: Mapping[Action, Rule] = {
     Action.APPLICATION_QUEUE: _has(Role.OPERATOR, Role.COUNCIL_MEMBER, Role.AUDITOR),
     Action.QUOTA_VIEW: _sees_quota,
     Action.QUOTA_MANAGE: _manages_quota,
-    Action.BOOKING_CREATE: _belongs_to_quota,
+    Action.BOOKING_CREATE: _spends_quota,
     Action.BOOKING_VIEW: _sees_booking,
     Action.BOOKING_CANCEL: _cancels_booking,
     Action.PERIOD_VIEW: _sees_period,
@@ -272,8 +284,14 @@ def visible_quotas(actor: Actor) -> ColumnElement[bool]:
 
 def own_quotas(actor: Actor) -> ColumnElement[bool]:
     """Quotas that the actor may spend, whatever else a staff role lets it see."""
+    belongs = or_(
+        Application.organisation_id.is_(None), Application.organisation_id.in_(list(actor.organisations))
+    )
     applied = select(Application.id).where(
-        or_(Application.applicant_id == actor.person_id, Application.organisation_id.in_(_run_by(actor)))
+        or_(
+            (Application.applicant_id == actor.person_id) & belongs,
+            Application.organisation_id.in_(_run_by(actor)),
+        )
     )
     member = select(QuotaMember.quota_id).where(QuotaMember.person_id == actor.person_id)
     return or_(Quota.application_id.in_(applied), Quota.id.in_(member))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from allocator.application_checks import amount_text
 from allocator.capacity import GpuType
 from allocator.errors import Fault
 from allocator.grants import Room
@@ -194,9 +195,7 @@ def _minutes(length: timedelta) -> int:
 
 def _hours(gpu_seconds: int, up: bool = True) -> str:
     """GPU-hours to two places; rounded so that a shortage never looks like enough."""
-    hundredths = -(-gpu_seconds * 100 // HOUR) if up else gpu_seconds * 100 // HOUR
-    whole, rest = divmod(hundredths, 100)
-    return f"{whole},{rest:02d}" if rest else str(whole)
+    return amount_text(-(-gpu_seconds * 100 // HOUR) if up else gpu_seconds * 100 // HOUR)
 
 
 CHECKS: tuple[Check, ...] = (

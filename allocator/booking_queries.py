@@ -1,32 +1,20 @@
 """What the pages about quotas and bookings read; every list is narrowed to what the actor may see."""
 
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
+from dataclasses import replace
 
-from sqlalchemy import Select, case, or_, select
+from sqlalchemy import Select, case, select
 from sqlalchemy.orm import Session, contains_eager, joinedload, lazyload, selectinload
 from sqlalchemy.orm.strategy_options import _AbstractLoad
 
+from allocator import history
 from allocator.actors import Actor
 from allocator.authorization import Action, require, visible_bookings, visible_quotas
 from allocator.errors import NotFound
-from allocator.events import subject_type
-from allocator.models import Application, Booking, BookingSlot, Event, Person, Quota, QuotaMember
+from allocator.history import Change
+from allocator.models import Application, Booking, BookingSlot, Person, Quota, QuotaMember
 from allocator.states import BookingState, QuotaState
 
 LIVE = (BookingState.CONFIRMED, BookingState.STARTED)
-
-
-@dataclass(frozen=True)
-class Change:
-    """One event as people read it; ``who`` None: the system itself."""
-
-    kind: str
-    at: datetime
-    who: str | None
-    reason: str
-    after: dict[str, Any]
 
 
 def _plain_person(path: _AbstractLoad) -> _AbstractLoad:
@@ -142,13 +130,5 @@ def _as(actor: Actor, everybodys: bool) -> Actor:
 
 def changes(session: Session, subject: Quota | Booking, limit: int = 50) -> list[Change]:
     """What happened to a quota, or to a booking and its reservation, the latest first."""
-    subjects: list[Any] = [subject] if isinstance(subject, Quota) else [subject, subject.reservation]
-    which = [(Event.subject_type == subject_type(one)) & (Event.subject_id == one.id) for one in subjects]
-    rows = session.execute(
-        select(Event, Person.name)
-        .outerjoin(Person, Person.id == Event.actor_id)
-        .where(or_(*which))
-        .order_by(Event.seq.desc())
-        .limit(limit)
-    )
-    return [Change(event.kind, event.at, name, event.reason, event.after) for event, name in rows]
+    subjects = [subject] if isinstance(subject, Quota) else [subject, subject.reservation]
+    return history.changes(session, *subjects, limit=limit)

@@ -20,6 +20,7 @@ from allocator.authorization import Action, require
 from allocator.booking_checks import Ask, check
 from allocator.errors import Fault, Invalid, NoCapacity, Stale, WrongState
 from allocator.ledger import Balance
+from allocator.locks import hold
 from allocator.models import Booking, BookingSlot, Quota, Reservation
 from allocator.policy import BookingRules
 from allocator.states import BookingState, ReservationState, move
@@ -211,8 +212,8 @@ def _whole_second(now: datetime) -> datetime:
 
 
 def _never_delivered(booking: Booking) -> bool:
-    reservation = booking.reservation
-    return reservation.state == ReservationState.BLOCKED and reservation.seen_at is None
+    # Not only where it refused: a cluster that was away all the time has delivered nothing either.
+    return booking.reservation.seen_at is None
 
 
 def cancel(
@@ -221,7 +222,7 @@ def cancel(
     """Give the booking back. Raises Stale when it is not as the person saw it, WrongState when it is over."""
     require(actor, Action.BOOKING_CANCEL, booking)
     capacity.lock(session, booking.cluster)
-    session.refresh(booking, with_for_update=True)
+    hold(session, booking)
     session.refresh(booking.reservation)
     if booking.version != expected_version:
         raise Stale(
@@ -264,21 +265,19 @@ def _move(
 def advance(session: Session, now: datetime) -> dict[BookingState, int]:
     """Let time pass: what has reached its start is STARTED, what has reached its end ENDED.
 
-    What the cluster refused from beginning to end is CANCELLED instead, and nothing is charged. Returns how
-    many went to each state, at most ``BATCH`` each.
+    What the cluster never held is CANCELLED instead, and nothing is charged. Returns how many went to each
+    state, at most ``BATCH`` each.
     """
     counts = {
         BookingState.STARTED: _advance(
             session, now, BookingState.CONFIRMED, BookingState.STARTED, Booking.starts_at <= now
         )
     }
-    refused = select(Reservation.booking_id).where(
-        Reservation.state == ReservationState.BLOCKED, Reservation.seen_at.is_(None)
-    )
+    undelivered = select(Reservation.booking_id).where(Reservation.seen_at.is_(None))
     over = Booking.ends_at <= now
     for target, which in (
-        (BookingState.CANCELLED, over & Booking.id.in_(refused)),
-        (BookingState.ENDED, over & Booking.id.not_in(refused)),
+        (BookingState.CANCELLED, over & Booking.id.in_(undelivered)),
+        (BookingState.ENDED, over & Booking.id.not_in(undelivered)),
     ):
         counts[target] = _advance(session, now, BookingState.STARTED, target, which)
     return counts

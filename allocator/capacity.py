@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from allocator import events
 from allocator.actors import SYSTEM
+from allocator.locks import hold
 from allocator.models import BookingSlot, Cluster, Node, NodeState
 from allocator.sqltime import Window, overlap_seconds, window_table
 from allocator.windows import (
@@ -48,7 +49,9 @@ class GpuType:
 
 def declare_clusters(session: Session, clusters: Sequence[tuple[str, str]], now: datetime) -> None:
     """Make a row for each (slug, title) that the settings name, and correct titles; never takes one away."""
-    known = {cluster.slug: cluster for cluster in session.scalars(select(Cluster).with_for_update())}
+    known = {
+        cluster.slug: cluster for cluster in session.scalars(select(Cluster).with_for_update(key_share=True))
+    }
     for slug, title in clusters:
         cluster = known.get(slug)
         if cluster is None:
@@ -78,11 +81,15 @@ def save_nodes(session: Session, cluster: Cluster, nodes: Sequence[NodeSeen], no
     seen = {node.name: node for node in nodes}
     joined = [node for name, node in seen.items() if name not in known]
     moved: list[tuple[Node, NodeState, NodeState]] = []
+    rebuilt: list[tuple[Node, dict[str, object]]] = []
     for name, node in known.items():
         target = seen[name].state if name in seen else NodeState.GONE
         if node.state != target:
             moved.append((node, node.state, target))
+        before = _hardware(node)
         _correct(node, seen.get(name), target)
+        if _hardware(node) != before:
+            rebuilt.append((node, before))
     if joined:
         session.execute(insert(Node), [_new_node(cluster, node, now) for node in joined])
     session.flush()
@@ -94,6 +101,13 @@ def save_nodes(session: Session, cluster: Cluster, nodes: Sequence[NodeSeen], no
         .execution_options(synchronize_session=False)
     )
     _tell(session, cluster, joined, moved, now)
+    for node, before in rebuilt:
+        after = {**_hardware(node), "cluster": cluster.slug, "name": node.name}
+        events.record(session, SYSTEM, node, "node.changed", now=now, before=before, after=after)
+
+
+def _hardware(node: Node) -> dict[str, object]:
+    return {"partition": node.partition, "gpu_type": node.gpu_type, "gpus": node.gpus}
 
 
 def _correct(node: Node, seen: NodeSeen | None, state: NodeState) -> None:
@@ -170,12 +184,7 @@ def gpu_types_of(session: Session, cluster_ids: Iterable[int]) -> dict[int, list
 
 def lock(session: Session, cluster: Cluster) -> None:
     """Wait for the cluster's row: its holder alone counts the GPUs and spends the quotas of the cluster."""
-    session.scalars(
-        select(Cluster)
-        .where(Cluster.id == cluster.id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    ).one()
+    hold(session, cluster)
 
 
 def held(

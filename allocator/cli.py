@@ -42,6 +42,7 @@ def add(email: str, name: str, roles: tuple[str, ...], locale: str, password_std
     from allocator import administration
     from allocator.actors import SYSTEM
     from config.clock import utcnow
+    from config.settings import load_settings
 
     password = sys.stdin.readline().rstrip("\r\n") if password_stdin else token_urlsafe(15)
     with _database() as database, _faults_told(), database.transaction() as session:
@@ -53,6 +54,7 @@ def add(email: str, name: str, roles: tuple[str, ...], locale: str, password_std
             password=password,
             locale=locale,
             roles=[Role(role) for role in dict.fromkeys(roles)],
+            forbidden_logins=load_settings().forbidden_logins,
             now=utcnow(),
         )
         number = person.id

@@ -2,10 +2,10 @@
 
 import re
 import unicodedata
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import count
 
-from sqlalchemy import select
+from sqlalchemy import false, or_, select
 from sqlalchemy.orm import Session
 
 from allocator.models import Person
@@ -23,14 +23,24 @@ MAX_BASE = 24
 
 def suggest_cluster_login(session: Session, person: Person, *, forbidden: Collection[str] = ()) -> str:
     """A login that is free and not forbidden: first letter and last name, then a number."""
-    base = _base(person)
-    taken = set(
-        session.scalars(
-            select(Person.cluster_login).where(
-                Person.cluster_login.startswith(base, autoescape=True), Person.id != person.id
-            )
-        )
-    ) | set(forbidden)
+    return suggest_cluster_logins(session, [person], forbidden=forbidden)[person.id]
+
+
+def suggest_cluster_logins(
+    session: Session, people: Sequence[Person], *, forbidden: Collection[str] = ()
+) -> dict[int, str]:
+    """One for each of these people, by the person's id; no two are alike. One query whatever their number."""
+    bases = {person.id: _base(person) for person in people}
+    alike = [Person.cluster_login.startswith(base, autoescape=True) for base in sorted(set(bases.values()))]
+    statement = select(Person.cluster_login).where(or_(false(), *alike), Person.id.not_in(bases))
+    taken = {*forbidden, *session.scalars(statement)}
+    for who, base in bases.items():
+        bases[who] = _first_free(base, taken)
+        taken.add(bases[who])
+    return bases
+
+
+def _first_free(base: str, taken: Collection[str | None]) -> str:
     return next(
         login for number in count(1) if (login := base if number == 1 else f"{base}{number}") not in taken
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from allocator import application_checks as checks
@@ -13,7 +14,7 @@ from allocator import people, policies, quotas, states
 from allocator.actors import Actor
 from allocator.applications import lock, require_fresh, tell_applicant, touch
 from allocator.authorization import Action
-from allocator.cluster_logins import suggest_cluster_login
+from allocator.cluster_logins import suggest_cluster_logins
 from allocator.errors import Fault, Invalid, WrongState
 from allocator.models import Application, Decision, DecisionKind, Person
 from allocator.policy import Policy
@@ -106,6 +107,7 @@ def decide(
     require_fresh(session, application, expected_version)
     outcome = _outcome(session, application, verdict, policy, forbidden_logins, now)
     refused = outcome.gpu_seconds is None
+    _hold(session, outcome.new_logins)
     policies.record(session, policy, now)
     touch(session, application, now)
     decision = Decision(
@@ -151,12 +153,8 @@ def suggest_logins(
     session: Session, members: Sequence[Person], forbidden: Collection[str] = FORBIDDEN_LOGINS
 ) -> dict[int, str]:
     """A free login for each of these people who has none, by the person's id; no two are alike."""
-    suggested: dict[int, str] = {}
-    for person in members:
-        if person.cluster_login is None:
-            taken = {*forbidden, *suggested.values()}
-            suggested[person.id] = suggest_cluster_login(session, person, forbidden=taken)
-    return suggested
+    without = [person for person in members if person.cluster_login is None]
+    return suggest_cluster_logins(session, without, forbidden=forbidden)
 
 
 def _outcome(
@@ -239,9 +237,11 @@ def _band_reason_fault(verdict: Verdict, policy: Policy) -> Fault | None:
 
 def _hours_fault(application: Application, verdict: Verdict) -> Fault | None:
     """Reducing means more than nothing and less than was asked."""
+    hours = verdict.gpu_hours
+    if verdict.kind is DecisionKind.APPROVED and hours is not None:
+        return Fault(N_("You chose to approve all the hours; leave this empty or choose to approve fewer."))
     if verdict.kind is not DecisionKind.REDUCED:
         return None
-    hours = verdict.gpu_hours
     if hours is None or not hours.is_finite():
         return Fault(N_("Enter how many GPU-hours are approved."))
     if not 0 < hours * checks.HOUR < application.gpu_seconds:
@@ -294,16 +294,28 @@ def _logins(
 ) -> dict[int, str]:
     """The login of everybody who has none yet; faults go beside ``login_<person id>``."""
     logins: dict[int, str] = {}
-    for person in members:
-        if person.cluster_login is not None:
-            continue
+    without = [person for person in members if person.cluster_login is None]
+    typed = {person.id: chosen.get(person.id, "").strip() for person in without}
+    silent = [person for person in without if not typed[person.id]]
+    proposed = suggest_cluster_logins(session, silent, forbidden={*forbidden, *typed.values()})
+    for person in without:
         taken = {*forbidden, *logins.values()}
-        login = chosen.get(person.id, "").strip() or suggest_cluster_login(session, person, forbidden=taken)
+        login = typed[person.id] or proposed[person.id]
         fault = people.login_fault(session, login, person, taken)
         if fault:
             faults[f"login_{person.id}"] = [fault]
         logins[person.id] = login
     return logins
+
+
+def _hold(session: Session, person_ids: Collection[int]) -> None:
+    """Have in hand whoever is changed below before the first event.
+
+    Later we would wait for people who are themselves waiting for the chain of events that we hold by then.
+    """
+    session.scalars(
+        select(Person.id).where(Person.id.in_(person_ids)).order_by(Person.id).with_for_update()
+    ).all()
 
 
 def _set_logins(

@@ -259,6 +259,7 @@ class Scene:
         booking = self.book(quota, starts_at, hours, starts_at - timedelta(days=2))
         reserved_at = starts_at - timedelta(days=2, minutes=-1)
         states.move(booking.reservation, ReservationState.RESERVED, actor=SYSTEM, now=reserved_at)
+        booking.reservation.seen_at = reserved_at
         for moment in (starts_at, booking.ends_at):
             bookings.advance(self.session, moment)
         self.session.refresh(booking)
@@ -297,7 +298,7 @@ class Scene:
                 "Распознавание речи для сельских школ",
                 "Акустическая модель казахской и русской речи; можно считать по ночам весь семестр.",
             ),
-            (1, 4),
+            (1, 4 if self.cluster.shares_nodes else self.most.gpus_per_node),
             1500,
             (5, 120),
             at=self.now - timedelta(hours=20),
@@ -314,7 +315,7 @@ class Scene:
                 "Перевод субтитров на казахский язык",
                 "Дообучение небольшой модели перевода на открытых субтитрах; код и веса будут открыты.",
             ),
-            (1, 2),
+            (1, 2 if self.cluster.shares_nodes else self.most.gpus_per_node),
             100,
             (1, 40),
             at=at,

@@ -69,6 +69,10 @@ class Invalid(KezekError):
         self.fields = dict(fields)
         super().__init__(N_("Please correct the marked fields."))
 
+    def __str__(self) -> str:
+        """The faults themselves: logs and the command line have no fields to mark."""
+        return "; ".join(f"{field}: {fault}" for field, faults in self.fields.items() for fault in faults)
+
 
 class Conflict(KezekError):
     """The request cannot be done beside what exists already."""
@@ -122,5 +126,8 @@ class Fault:
     def __hash__(self) -> int:
         return hash(self.message)
 
+    def __str__(self) -> str:
+        return self.message % self.details if self.details else self.message
+
     def __repr__(self) -> str:
-        return f"Fault({self.message % self.details if self.details else self.message!r})"
+        return f"Fault({str(self)!r})"

@@ -15,7 +15,6 @@ EMAIL_LENGTH = 254
 # Control, format (zero width, right-to-left overrides) and surrogate characters: nobody can see what they do.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs"})
 _SPACES = re.compile(r"\s+")
-_BLANK_LINES = re.compile(r"\n{3,}")
 _PHONE = re.compile(r"\+?[0-9]{10,15}")
 _PHONE_SIGNS = re.compile(r"[\s\u00a0()./-]")
 
@@ -41,12 +40,6 @@ def one_line(text: str) -> str:
     """NFC, unseen characters gone, every run of white space one space."""
     spaced = _SPACES.sub(" ", unicodedata.normalize("NFC", text))
     return _without_unseen(spaced).strip()
-
-
-def paragraphs(text: str) -> str:
-    """Like ``one_line`` but with the line breaks kept, at most one empty line in a row."""
-    lines = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return _BLANK_LINES.sub("\n\n", "\n".join(one_line(line) for line in lines)).strip()
 
 
 def check_line(faults: Faults, field: str, text: str, *, most: int, least: int = 1) -> str:

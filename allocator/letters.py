@@ -14,6 +14,7 @@ class Letter:
     subject: str
     body: str
     path: str = ""
+    greets: bool = True
 
 
 LETTERS: Mapping[str, Letter] = {
@@ -24,6 +25,8 @@ LETTERS: Mapping[str, Letter] = {
             "To confirm it, open this link within %(hours)s hours. If it was not you, do nothing."
         ),
         path="/account/confirm/%(token)s",
+        # the name is whatever somebody typed beside anybody's address: no text of theirs goes there from us
+        greets=False,
     ),
     "already_registered": Letter(
         N_("You have an account at Kezek already"),
@@ -166,7 +169,7 @@ LETTERS: Mapping[str, Letter] = {
         N_(
             "The cluster %(cluster)s now holds %(shape)s GPUs for you "
             "from %(starts_at)s to %(ends_at)s, Astana and Almaty time.\n"
-            "Start jobs with: sbatch --account=%(account)s --reservation=%(reservation)s"
+            "Start jobs with: sbatch --account=%(account)s --qos=%(account)s --reservation=%(reservation)s"
         ),
         path="/bookings/%(booking)s",
     ),
@@ -189,10 +192,8 @@ def render(letter: str, lang: str, name: str, details: Mapping[str, Any], base_u
     if "problem" in details:
         # Queued as a msgid (allocator.problems): only now is the reader's language known.
         details = {**details, "problem": translate(lang, str(details["problem"]))}
-    parts = [
-        translate(lang, N_("Hello, %(name)s."), {"name": name}),
-        translate(lang, template.body, details),
-    ]
+    parts = [translate(lang, N_("Hello, %(name)s."), {"name": name})] if template.greets else []
+    parts.append(translate(lang, template.body, details))
     if template.path:
         parts.append(base_url.rstrip("/") + template.path % details)
     parts.append(translate(lang, N_("Kezek, the national supercomputer's queue.")))

@@ -12,6 +12,7 @@ from allocator.actors import Actor, MembershipRole
 from allocator.authorization import Action, require, visible_organisations
 from allocator.errors import Conflict, Fault, Invalid, NotFound
 from allocator.inputs import Faults, check_line, one_line
+from allocator.locks import AGAINST_CHANGE
 from allocator.models import Membership, Organisation, Person
 from allocator.revisions import require_unchanged
 from config.i18n import N_
@@ -73,7 +74,8 @@ def get(
 
     ``lock`` makes whoever else changes it or its memberships wait for this transaction.
     """
-    organisation = session.get(Organisation, organisation_id, with_for_update=lock, populate_existing=lock)
+    held = AGAINST_CHANGE if lock else None
+    organisation = session.get(Organisation, organisation_id, with_for_update=held, populate_existing=lock)
     if organisation is None:
         require(actor, Action.ORGANISATION_CREATE)  # a visitor is asked to sign in, whatever the number
         raise NotFound()

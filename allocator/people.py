@@ -13,9 +13,11 @@ from allocator.actors import Actor, Role
 from allocator.authorization import Action, require
 from allocator.errors import Fault, Invalid, NotFound
 from allocator.inputs import Faults, check_email, check_line, check_phone, one_line
+from allocator.locks import AGAINST_CHANGE
 from allocator.models import Person, RoleGrant, TokenPurpose
 from allocator.passwords import hash_password, password_faults
 from allocator.revisions import require_unchanged
+from allocator.sign_in import Proof
 from config.i18n import LANGUAGES, N_
 from config.settings import FORBIDDEN_LOGINS
 
@@ -36,7 +38,8 @@ def register(
 ) -> None:
     """Open an account that waits for its address to be confirmed by a letter.
 
-    What happens looks the same whether the address is known or not: only the letter differs. Raises Invalid.
+    What happens looks the same whether the address is known or not: only the letter differs. An account that
+    waits already stays as it is and gets its letter again. Raises Invalid.
     """
     faults = Faults()
     email = check_email(faults, "email", email)
@@ -46,7 +49,7 @@ def register(
     faults.raise_if_any()
     # Hashed for a known address too, or the time it takes would tell.
     password_hash = hash_password(password)
-    person = session.scalar(select(Person).where(Person.email == email).with_for_update())
+    person = session.scalar(select(Person).where(Person.email == email).with_for_update(key_share=True))
     if person is None:
         person = Person(email=email, name=name, password_hash=password_hash, locale=locale, created_at=now)
         try:
@@ -60,11 +63,8 @@ def register(
     elif person.email_confirmed_at is not None:
         outbox.post(session, "already_registered", person.id, {}, now=now)
         return
-    else:
-        # Nobody has proved to own the address yet. The last to register counts, and only the last letter
-        # works, so that who registered somebody else's address first has gained nothing.
-        person.name, person.password_hash, person.locale = name, password_hash, locale
-        _record_own(session, person, "person.registered_again", now)
+    # Whoever registers an address again has not proved to own it: what the first one wrote stays. If that was
+    # a stranger, the owner does not know the password that `confirm` asks for and sets a new one by letter.
     _send_confirmation(session, person, confirm_within, now)
 
 
@@ -78,10 +78,24 @@ def send_confirmation_again(
 
 
 def confirm(
-    session: Session, token: str, *, now: datetime, forbidden_logins: Collection[str] = FORBIDDEN_LOGINS
+    session: Session,
+    token: str,
+    proof: Proof | None,
+    *,
+    now: datetime,
+    forbidden_logins: Collection[str] = FORBIDDEN_LOGINS,
 ) -> Person:
-    """The address belongs to the person; raises NotFound for a link that is unknown, used or too old."""
-    person = tokens.redeem(session, token, TokenPurpose.CONFIRM_EMAIL, now=now)
+    """The address belongs to the person, who also knows the password chosen at registration: ``proof``.
+
+    Raises Invalid, which leaves the link usable, and NotFound for a link that is unknown, used or too old.
+    """
+    person = tokens.holder(session, token, TokenPurpose.CONFIRM_EMAIL, now=now)
+    if person is not None:
+        # The link alone shows who reads the mail, not who chose the password: without both, somebody who
+        # registered another's address would share the account with its owner.
+        if proof is None or proof.account.person_id != person.id:
+            raise Invalid({"password": [Fault(N_("This is not the password chosen at registration."))]})
+        person = tokens.redeem(session, token, TokenPurpose.CONFIRM_EMAIL, now=now)
     if person is None:
         raise NotFound(N_("This link does not work any more. Ask for a new one."))
     mark_confirmed(session, person, now=now, forbidden_logins=forbidden_logins)
@@ -112,7 +126,7 @@ def find_by_email(session: Session, email: str) -> Person | None:
 def load_actor(_session: Session, person: Person) -> Actor:
     """The actor that a person is: roles and memberships as they stand now."""
     organisations = {membership.organisation_id: membership.role for membership in person.memberships}
-    return Actor(person.id, person.roles, organisations)
+    return Actor(person.id, person.roles, organisations, email=person.email)
 
 
 def get(
@@ -127,7 +141,8 @@ def get(
 
     ``lock`` makes whoever else changes the person wait for this transaction.
     """
-    person = session.get(Person, person_id, with_for_update=lock, populate_existing=lock)
+    held = AGAINST_CHANGE if lock else None
+    person = session.get(Person, person_id, with_for_update=held, populate_existing=lock)
     if person is None:
         require(actor, Action.APPLICATION_CREATE)  # a visitor is asked to sign in, whatever the number
         raise NotFound()

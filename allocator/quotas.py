@@ -14,6 +14,7 @@ from allocator.authorization import Action, require
 from allocator.cluster_logins import suggest_cluster_login
 from allocator.errors import Conflict, Fault, Invalid, NotFound
 from allocator.inputs import email_key
+from allocator.locks import hold
 from allocator.models import Application, Person, Quota, QuotaMember, TeamMember
 from allocator.states import QuotaState
 from config.i18n import N_
@@ -115,6 +116,9 @@ def add_member(
         raise Invalid({"email": [Fault(N_("Nobody has a confirmed account with this address yet."))]})
     if any(member.person_id == person.id for member in quota.members):
         raise Invalid({"email": [Fault(N_("This person may use the quota already."))]})
+    decision = quota.application.decision
+    if decision is not None and decision.decided_by_id == person.id:
+        raise Invalid({"email": [Fault(N_("Whoever decided on the application cannot use its quota."))]})
     return _join(session, actor, quota, person, forbidden_logins, now)
 
 
@@ -124,10 +128,18 @@ def remove_member(session: Session, actor: Actor, quota: Quota, person_id: int, 
     member = next((member for member in quota.members if member.person_id == person_id), None)
     if member is None:
         raise NotFound()
-    if member.is_lead:
+    if not removable(quota, member):
         raise Conflict(N_("The lead of a quota cannot be removed."))
     quota.members.remove(member)
     events.record(session, actor, quota, "quota.member_removed", now=now, before={"person_id": person_id})
+
+
+def removable(quota: Quota, member: QuotaMember) -> bool:
+    """Everybody but the lead; the lead too, once they have left the organisation whose quota it is."""
+    organisation_id = quota.application.organisation_id
+    if not member.is_lead or organisation_id is None:
+        return not member.is_lead
+    return all(other.organisation_id != organisation_id for other in member.person.memberships)
 
 
 def expire_due(session: Session, now: datetime, limit: int = EXPIRY_BATCH) -> int:
@@ -138,7 +150,7 @@ def expire_due(session: Session, now: datetime, limit: int = EXPIRY_BATCH) -> in
         .order_by(Quota.valid_until, Quota.id)
         .limit(limit)
         # a quota that somebody is just changing is expired by the next run
-        .with_for_update(skip_locked=True, of=Quota)
+        .with_for_update(skip_locked=True, key_share=True, of=Quota)
     ).all()
     for quota in due:
         states.move(quota, QuotaState.EXPIRED, actor=SYSTEM, now=now, valid_until=quota.valid_until)
@@ -169,7 +181,8 @@ def _active_with_team_mail(email: str) -> Select[Quota]:
 
 def _require_managed(session: Session, actor: Actor, quota: Quota) -> None:
     require(actor, Action.QUOTA_MANAGE, quota)
-    session.refresh(quota, with_for_update=True)
+    hold(session, quota)
+    session.expire(quota, ["members"])  # somebody may have joined or gone while we waited
     if quota.state is not QuotaState.ACTIVE:
         raise Conflict(N_("This quota has ended; its members cannot be changed any more."))
 

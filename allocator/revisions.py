@@ -39,7 +39,7 @@ def stale(session: Session, subject: Versioned) -> Stale:
     event, name = last
     fields = event.after.get("fields") or sorted(event.after)
     return Stale(
-        N_("%(who)s changed this meanwhile (%(fields)s). Look at what stands here now and save again."),
+        N_("%(who)s changed this meanwhile. Look at what stands here now and save again."),
         {
             "who": name or "Kezek",
             "when": event.at.isoformat(),

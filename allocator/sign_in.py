@@ -80,11 +80,6 @@ def find_account(session: Session, email: str) -> Account | None:
     return _account(person) if person else None
 
 
-def account_of(session: Session, person_id: int) -> Account:
-    """The account of somebody who has signed in."""
-    return _account(session.get_one(Person, person_id))
-
-
 def prove(account: Account | None, password: str) -> Proof | None:
     """Whether the password is right, None if not; takes as long for an unknown account. No database."""
     if not passwords.verify_password(account.password_hash if account else None, password):

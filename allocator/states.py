@@ -140,7 +140,7 @@ def move(
     session.flush()
     if not may_move(current, target) or not _swap(session, subject, current, target, columns or {}):
         raise WrongState(
-            N_("This cannot go from “%(current)s” to “%(target)s”: somebody may have changed it meanwhile."),
+            N_("This step is no longer possible: somebody changed it meanwhile."),
             {"current": current.value, "target": target.value},
         )
     events.record(

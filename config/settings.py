@@ -36,7 +36,7 @@ from config.transport import MailTransport, parse_mail
 
 ENV_PREFIX = "KEZEK_"
 # Variables that share the prefix but are no settings: the file's name and what tests use.
-NOT_SETTINGS = ("KEZEK_CONFIG", "KEZEK_NO_SKIP", "KEZEK_CACHE", "KEZEK_TEST_")
+NOT_SETTINGS = ("KEZEK_CONFIG", "KEZEK_CONTRACT_TABLE", "KEZEK_NO_SKIP", "KEZEK_CACHE", "KEZEK_TEST_")
 
 # Accounts of the operating system and of Slurm itself: a person's jobs must never run as one of these.
 FORBIDDEN_LOGINS = frozenset(

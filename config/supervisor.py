@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -24,18 +25,27 @@ import click
 from config.errors import KezekError
 from config.settings import ALEM, ClusterSettings, Settings, read_settings
 
-READY_SECONDS = 20
+READY_SECONDS = 20  # what a machine with nothing else to do takes at most
+PATIENCE_SECONDS = 180  # a busy one is slow, and that is no fault
 STOP_SECONDS = 10
+ENVIRONMENT = "kezek.env"
 LAB_NODES, LAB_GPUS = 4, 8
 # This Python's own kezek, whatever PATH says.
 PROGRAM = (sys.executable, "-m", "config.cli")
+KEZEK = Path(sys.executable).parent / "kezek"
 FIRST_STEPS = """\
 What to try first
-  1. Sign in as the applicant: the page shows what was applied for, booked and used.
-  2. Apply for GPU-hours; sign in as the operator in a private window and approve it.
-  3. Book the hours as the applicant and watch the reservation appear on the cluster.
-  Mail that Kezek would send is in {mail}; logs are in {logs}.
+  1. Sign in as the head of the start-up: the first page shows what is booked and used.
+  2. Register as yourself, apply for GPU-hours; sign in as the operator in a private window and approve it.
+  3. Book the hours and watch the reservation appear on the cluster.
+  Letters are in {mail}, logs in {logs}.
+  Commands on this data, in another terminal: . {environment}; {kezek} doctor
   Ctrl-C stops everything; `make run` goes on with the same data."""
+SLURM_STEPS = """\
+Slurm runs. Look at it in another terminal: export SLURM_CONF={conf}; sinfo
+Jobs run as {user}. To submit the line that a booking's page shows:
+  cd /tmp; printf '#!/bin/sh\\nsleep 300\\n' > job.sh
+  {kezek} lab run --root {root} -- sbatch …"""
 
 
 class StartFailed(KezekError):
@@ -155,17 +165,21 @@ class Supervisor:
         self.children.append(Child(name, process, log))
 
     def wait_until_healthy(self) -> None:
-        """Return when /healthz answers 200; raise with its reason after READY_SECONDS."""
-        deadline = time.monotonic() + READY_SECONDS
-        reason = "no answer"
+        """Return when /healthz answers 200; raise with its reason after PATIENCE_SECONDS."""
+        began = time.monotonic()
+        reason, told = "no answer", False
         while not self.stopping.is_set():
             for child in self.children:
                 child.check()
             healthy, reason = _ask(f"http://{_address(self.settings)}/healthz")
             if healthy:
                 return
-            if time.monotonic() > deadline:
-                details = {"seconds": READY_SECONDS, "reason": reason, "logs": self.logs}
+            waited = time.monotonic() - began
+            if waited > READY_SECONDS and not told:
+                click.echo(f"This takes longer than usual ({reason}); logs are in {self.logs} …")
+                told = True
+            if waited > PATIENCE_SECONDS:
+                details = {"seconds": PATIENCE_SECONDS, "reason": reason, "logs": self.logs}
                 raise StartFailed("not ready after %(seconds)s s: %(reason)s (logs in %(logs)s)", details)
             self.stopping.wait(0.1)
 
@@ -206,6 +220,16 @@ def _ask(url: str) -> tuple[bool, str]:
         return False, str(error.reason if isinstance(error, urllib.error.URLError) else error)
 
 
+def write_environment(path: Path, env: Mapping[str, str]) -> None:
+    """Every setting of this run as a file for the shell, so that commands elsewhere mean the same site."""
+    values = {name: value for name, value in env.items() if name.startswith("KEZEK_")}
+    values["KEZEK_DATA_DIR"] = str(path.parent.resolve())
+    path.touch(mode=0o600)
+    path.write_text(
+        "".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(values.items()))
+    )
+
+
 def _environment(port: int | None, data: Path | None) -> dict[str, str]:
     """This process's environment with what `kezek up` decides: demonstration, port and folder."""
     env = {**os.environ, "KEZEK_DEMO": "1"}
@@ -231,7 +255,7 @@ def real_slurm(root: Path) -> Iterator[tuple[ClusterSettings, str]]:
     try:
         lab.start()
         click.echo(
-            f"Slurm runs. Look at it with: export SLURM_CONF={lab.slurm_conf}; jobs run as {lab.job_user}."
+            SLURM_STEPS.format(conf=lab.slurm_conf, user=lab.job_user, kezek=KEZEK, root=root.resolve())
         )
         reached = ALEM.model_copy(
             update={
@@ -266,6 +290,7 @@ def up(port: int | None, data: Path | None, cluster: str) -> None:
         if cluster == "slurm":
             lab, login = stack.enter_context(real_slurm(settings.data_dir / "slurm"))
             env["KEZEK_CLUSTERS"] = f"[{lab.model_dump_json()}]"
+        write_environment(settings.data_dir / ENVIRONMENT, env)
         supervisor = Supervisor(read_settings(env), env, stopping)
         stack.callback(supervisor.stop)
         run(supervisor, login)
@@ -287,6 +312,7 @@ def run(supervisor: Supervisor, login: str | None = None) -> None:
         return
     mail = settings.mail.removeprefix("file:")
     click.echo(f"\nKezek is ready: {settings.base_url}\n\n{people.rstrip()}\n")
-    click.echo(FIRST_STEPS.format(mail=mail, logs=supervisor.logs))
+    environment = (settings.data_dir / ENVIRONMENT).resolve()
+    click.echo(FIRST_STEPS.format(mail=mail, logs=supervisor.logs, environment=environment, kezek=KEZEK))
     sys.stdout.flush()
     supervisor.watch()

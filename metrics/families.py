@@ -102,14 +102,14 @@ def booked_gpu_seconds(session: Session, now: datetime) -> list[Sample]:
 
 
 def used_gpu_seconds(session: Session, now: datetime) -> list[Sample]:
-    used = func.sum(JobRecord.gpu_seconds)
-    statement = (
-        select(JobRecord.quota_id, Cluster.slug, used)
-        .join(Cluster, Cluster.id == JobRecord.cluster_id)
+    used = (
+        select(JobRecord.quota_id, func.sum(JobRecord.gpu_seconds).label("used"))
         .where(JobRecord.quota_id.is_not(None))
-        .group_by(JobRecord.quota_id, Cluster.slug)
+        .group_by(JobRecord.quota_id)
+        .subquery()
     )
-    return _by_project(statement, session)
+    statement = select(Quota.id, Cluster.slug, used.c.used).join(Quota.cluster)
+    return _by_project(statement.join(used, used.c.quota_id == Quota.id), session)
 
 
 def unaccounted_gpu_seconds(session: Session, now: datetime) -> list[Sample]:

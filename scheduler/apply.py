@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -69,6 +69,9 @@ def apply(cluster: Cluster, plan: Plan, go_on: GoOn = always) -> Applied:
             _step(cluster, step)
         except ClusterError as error:
             _fail(cluster, failures, step.name, error)
+            if isinstance(error, Unreachable):
+                # Each further step would wait for its own timeout; health answers at once, or raises.
+                cluster.health()
     finished = finished and _remove_accounts(cluster, removals, failures, go_on)
     return Applied(failures, finished)
 
@@ -77,7 +80,7 @@ def _step(cluster: Cluster, step: CreateReservation | UpdateReservation | Delete
     if isinstance(step, CreateReservation):
         _create(cluster, step.reservation)
     elif isinstance(step, UpdateReservation):
-        _update(cluster, step.reservation)
+        _update(cluster, step)
     else:
         _delete(cluster, step.name)
     log.info("cluster changed", cluster=cluster.slug, step=type(step).__name__, name=step.name)
@@ -106,15 +109,19 @@ def _create_whole(cluster: Cluster, reservation: Reservation) -> None:
         raise
 
 
-def _update(cluster: Cluster, reservation: Reservation) -> None:
+def _update(cluster: Cluster, step: UpdateReservation) -> None:
     try:
-        cluster.update_reservation(reservation)
+        cluster.update_reservation(step.reservation)
     except Missing:
-        _create_whole(cluster, reservation)
-    except (Refused, UnderDelivered):
-        # Some changes are impossible in place, such as the start of one that has begun.
-        _give_back(cluster, reservation.name)
-        _create_whole(cluster, reservation)
+        _create_whole(cluster, step.reservation)
+    except (Refused, UnderDelivered) as error:
+        if isinstance(error, Refused) and not step.moves_start:
+            # What is refused here would be refused when made anew too (a node or an account is gone), and
+            # then people would have lost what still holds.
+            raise
+        # The start of one that has begun cannot be changed in place.
+        _give_back(cluster, step.name)
+        _create_whole(cluster, step.reservation)
 
 
 def _give_back(cluster: Cluster, name: str) -> None:
@@ -149,8 +156,13 @@ def _remove_accounts(
         go_on,
     )
     stuck = [step.actual for step in steps if step.name in failures and step.actual.gpu_minutes != 0]
-    closed = [replace(account, gpu_minutes=0) for account in stuck]
+    closed = [replace(account, gpu_minutes=0, logins=_plain(account.logins)) for account in stuck]
     return _in_batches(cluster, closed, cluster.save_accounts, {}, go_on) and done
+
+
+def _plain(logins: Iterable[str]) -> frozenset[str]:
+    """Logins without what accounts() adds to those whose association somebody has changed."""
+    return frozenset(login.partition(" ")[0] for login in logins)
 
 
 def _in_batches(
@@ -169,6 +181,10 @@ def _in_batches(
         try:
             change(batch)
         except ClusterError as error:
+            if isinstance(error, Unreachable) and not cluster.health().accounting:
+                # Each further batch would wait for its own timeout, and the reservations behind them too.
+                batch = [*batch, *(account for rest in waiting for account in rest)]
+                waiting = []
             if len(batch) == 1 or isinstance(error, Unreachable):
                 for account in batch:
                     _fail(cluster, failures, account.name, error)
@@ -179,9 +195,6 @@ def _in_batches(
 
 
 def _fail(cluster: Cluster, failures: Failures, name: str, error: ClusterError) -> None:
-    """Remember the failure; raises Unreachable when it was not about this one thing."""
+    """Remember the failure."""
     failures[name] = error
     log.warning("cluster step failed", cluster=cluster.slug, name=name, code=error.code, problem=str(error))
-    if isinstance(error, Unreachable):
-        # Each further step would wait for its own timeout; health answers at once.
-        cluster.health()

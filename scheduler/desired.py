@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,8 +17,10 @@ from allocator.models import Reservation as ReservationRow
 from allocator.states import BookingState, QuotaState, ReservationState
 from scheduler.clusters import base
 from scheduler.clusters.names import MOST_SHARES
-from scheduler.plan import Wanted
+from scheduler.plan import OUR_ACCOUNT, OUR_RESERVATION, Wanted
 
+CHUNK = 5_000  # values in one statement: both databases have a limit
+UNSETTLED = (ReservationState.PENDING, ReservationState.RESERVED, ReservationState.BLOCKED)
 LIVE = (BookingState.CONFIRMED, BookingState.STARTED)
 
 
@@ -51,8 +53,13 @@ class Desired:
     tracked: Mapping[str, Tracked]
 
 
-def read_desired(session: Session, slug: str, materialise: timedelta, now: datetime) -> Desired | None:
-    """The desired state of cluster ``slug`` at ``now`` (its own clock); None for a cluster without a row."""
+def read_desired(
+    session: Session, slug: str, materialise: timedelta, now: datetime, shown: Iterable[str] = ()
+) -> Desired | None:
+    """The desired state of cluster ``slug`` at ``now`` (its own clock); None for a cluster without a row.
+
+    Of the names ``shown`` there, those that this database has given and that are over count as retired.
+    """
     cluster = session.execute(select(Cluster.id, Cluster.shares_nodes).where(Cluster.slug == slug)).first()
     if cluster is None:
         return None
@@ -76,7 +83,32 @@ def read_desired(session: Session, slug: str, materialise: timedelta, now: datet
         for row in rows
         if row.name not in lost
     }
-    return Desired(cluster.id, Wanted(accounts, reservations), quotas, tracked)
+    unwanted = {name for name in shown if name not in reservations and name not in accounts}
+    retired = frozenset(_retired(session, cluster.id, unwanted, now))
+    return Desired(cluster.id, Wanted(accounts, reservations, retired), quotas, tracked)
+
+
+def _retired(session: Session, cluster_id: int, names: Iterable[str], now: datetime) -> Iterator[str]:
+    """Those names that this database has given to a booking or a quota of the cluster that is over."""
+    # By the cluster's own clock: ours may be ahead, and a job is promised its last minute too.
+    over = or_(Booking.state == BookingState.CANCELLED, Booking.ends_at <= now)
+    named = sorted(name for name in names if OUR_RESERVATION.fullmatch(name) or OUR_ACCOUNT.fullmatch(name))
+    for start in range(0, len(named), CHUNK):
+        some = named[start : start + CHUNK]
+        rows = (
+            select(ReservationRow.name)
+            .join(Booking, Booking.id == ReservationRow.booking_id)
+            .where(ReservationRow.cluster_id == cluster_id, ReservationRow.name.in_(some), over)
+        )
+        yield from session.scalars(rows)
+        ids = {int(name.removeprefix("kezek-q")) for name in some if OUR_ACCOUNT.fullmatch(name)}
+        quotas = select(Quota.id).where(Quota.cluster_id == cluster_id, Quota.id.in_(storable(ids)))
+        yield from (Quota.account_name(quota_id) for quota_id in session.scalars(quotas))
+
+
+def storable(ids: Iterable[int]) -> list[int]:
+    """Those numbers that a column can hold: anybody may name an account kezek-q with nineteen nines."""
+    return [number for number in ids if number < 2**63]
 
 
 def _bookings(session: Session, cluster_id: int, materialise: timedelta, now: datetime) -> Sequence[Any]:
@@ -100,7 +132,7 @@ def _bookings(session: Session, cluster_id: int, materialise: timedelta, now: da
         )
         .join(Booking, Booking.id == ReservationRow.booking_id)
         .join(Quota, Quota.id == Booking.quota_id)
-        .where(ReservationRow.cluster_id == cluster_id, ReservationRow.state != ReservationState.RELEASED)
+        .where(ReservationRow.cluster_id == cluster_id, ReservationRow.state.in_(UNSETTLED))
         .where(~waiting)
     )
     return session.execute(statement).all()
@@ -136,11 +168,11 @@ def _reservations(session: Session, live: Iterable[Any], shares_nodes: bool) -> 
 def _slots(session: Session, bookings: Iterable[int]) -> Iterable[tuple[int, str, bool]]:
     ids = sorted(bookings)
     gpus = BookingSlot.gpu_to - BookingSlot.gpu_from
-    for start in range(0, len(ids), 5_000):
+    for start in range(0, len(ids), CHUNK):
         statement = (
             select(BookingSlot.booking_id, Node.name, gpus >= Node.gpus)
             .join(Node, Node.id == BookingSlot.node_id)
-            .where(BookingSlot.booking_id.in_(ids[start : start + 5_000]))
+            .where(BookingSlot.booking_id.in_(ids[start : start + CHUNK]))
         )
         yield from session.execute(statement)
 

@@ -32,6 +32,7 @@ def take(database: Database, cluster: base.Cluster, now: datetime) -> int:
     try:
         health = check_clock(cluster)
         nodes = cluster.nodes()
+        shares_nodes = Capability.GPU_RESERVATIONS in cluster.capabilities
     except ClusterError as error:
         _write(database, cluster.slug, now, {"problem_code": error.code, "problem": str(error)[:LONGEST]})
         raise
@@ -41,7 +42,7 @@ def take(database: Database, cluster: base.Cluster, now: datetime) -> int:
         if row is None:
             raise NotKnown.said(cluster.slug, "its row was taken away")
         # Where Slurm cannot reserve a part of a node, two bookings must not share one.
-        row.shares_nodes = Capability.GPU_RESERVATIONS in cluster.capabilities
+        row.shares_nodes = shares_nodes
         capacity.save_nodes(session, row, [_seen(node) for node in nodes], now)
     return len(nodes)
 

@@ -37,6 +37,11 @@ from scheduler.usage import import_usage
 log = structlog.get_logger(__name__)
 
 STANDBY_SECONDS = 1.0
+# Who has not been told for so long that the lock is theirs must act as if it were not.
+LEASE_SECONDS = 10.0
+# A long plan is carried out in portions: each is read back and told to people, and none goes by an old look
+# at the cluster.
+RECONCILE_SECONDS = 60
 # A long history is read in portions: a job that never ends looks like one that hangs.
 USAGE_SECONDS = 60
 FORMS_KEPT = timedelta(days=7)
@@ -76,7 +81,9 @@ def _cluster_jobs(
         return {"nodes": inventory.take(database, cluster(), now)}
 
     def correct(now: datetime) -> Mapping[str, int]:
-        outcome = reconcile(database, cluster(), materialise, now, go_on)
+        end = monotonic() + RECONCILE_SECONDS
+        may = partial(_until, end, go_on)
+        outcome = reconcile(database, cluster(), materialise, now, may)
         if outcome.failures:
             name, error = next(iter(outcome.failures.items()))
             details = {"count": len(outcome.failures), "name": name, "problem": str(error)}
@@ -85,12 +92,16 @@ def _cluster_jobs(
 
     def read(now: datetime) -> Mapping[str, int]:
         end = monotonic() + USAGE_SECONDS
-        outcome = import_usage(database, cluster(), now, go_on=lambda: go_on() and monotonic() < end)
+        outcome = import_usage(database, cluster(), now, go_on=partial(_until, end, go_on))
         return outcome.summary
 
     yield Job(f"inventory:{slug}", settings.inventory_seconds, look)
     yield Job(f"reconcile:{slug}", settings.reconcile_seconds, correct)
     yield Job(f"usage:{slug}", settings.usage_seconds, read)
+
+
+def _until(end: float, go_on: GoOn) -> bool:
+    return go_on() and monotonic() < end
 
 
 def expire(database: Database, now: datetime) -> dict[str, int]:
@@ -136,6 +147,7 @@ class Scheduler:
         self._database = Database(settings.database_url)
         self._lock = lock or leadership(settings.database_url)
         self._name = identity()
+        self._confirmed = 0.0
 
     def run(self) -> None:
         """Until ``stop``: stand by, lead, stand by again when the lock is lost."""
@@ -160,7 +172,8 @@ class Scheduler:
 
     def _lead(self) -> None:
         lost = threading.Event()
-        jobs = make_jobs(self._database, self._settings, lambda: not (self._stop.is_set() or lost.is_set()))
+        self._confirmed = monotonic()
+        jobs = make_jobs(self._database, self._settings, partial(self._may_lead, lost))
         if not self._forget_others(jobs):
             self._stop.wait(STANDBY_SECONDS)
             return
@@ -170,7 +183,10 @@ class Scheduler:
         try:
             while not self._stop.is_set() and not lost.is_set():
                 self._stop.wait(STANDBY_SECONDS)
-                if not self._lock.holds():
+                asked = monotonic()
+                if self._lock.holds():
+                    self._confirmed = asked
+                else:
                     lost.set()
         finally:
             lost.set()
@@ -218,3 +234,7 @@ class Scheduler:
 
     def _may_go_on(self) -> bool:
         return not self._stop.is_set()
+
+    def _may_lead(self, lost: threading.Event) -> bool:
+        fresh = monotonic() - self._confirmed < LEASE_SECONDS
+        return fresh and not self._stop.is_set() and not lost.is_set()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 import psycopg
+import structlog
 from sqlalchemy.engine import make_url
 
 # Any number that no other program on the same database uses: the letters "kezek" and a one.
@@ -26,6 +27,13 @@ SESSION = (
     "SET tcp_keepalives_count = 3",
     "SET idle_session_timeout = 0",
 )
+# The other way round: a question that nobody answers must not hold us for the kernel's 15 minutes.
+ANSWER_MS = 10_000
+POOLER = (
+    "a connection pooler stands before PostgreSQL; give the scheduler a direct address in KEZEK_DATABASE_URL"
+)
+
+log = structlog.get_logger(__name__)
 
 
 class Leadership(Protocol):
@@ -77,7 +85,17 @@ class FileLeadership:
         return True
 
     def holds(self) -> bool:
-        return self._file is not None
+        if self._file is None:
+            return False
+        try:
+            there = self._path.stat().st_ino
+        except FileNotFoundError:
+            there = 0
+        # Somebody removed the file: the next one to come locks another file of that name.
+        if there != os.fstat(self._file.fileno()).st_ino:
+            self.release()
+            return False
+        return True
 
     def release(self) -> None:
         if self._file is not None:
@@ -93,6 +111,7 @@ class PostgresLeadership:
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
         # Jobs ask from their own threads; one connection answers one question at a time.
         self._one_at_a_time = threading.Lock()
+        self._told = ""
 
     def acquire(self) -> bool:
         with self._one_at_a_time:
@@ -100,9 +119,11 @@ class PostgresLeadership:
                 if self._connection is None:
                     self._connection = self._connect()
                 row = self._connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK_KEY,)).fetchone()
-            except psycopg.Error:
+            except psycopg.Error as error:
+                self._tell(str(error))
                 self._drop()
                 return False
+            self._told = ""
             return row is not None and bool(row[0])
 
     def holds(self) -> bool:
@@ -126,12 +147,37 @@ class PostgresLeadership:
             self._drop()
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
-        connection = psycopg.connect(self._conninfo, autocommit=True, connect_timeout=5)
+        connection = psycopg.connect(
+            self._conninfo,
+            autocommit=True,
+            connect_timeout=5,
+            keepalives_idle=5,
+            keepalives_interval=2,
+            keepalives_count=3,
+            tcp_user_timeout=ANSWER_MS,
+        )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+        row = connection.execute("SELECT pg_backend_pid()").fetchone()
+        if row is None or row[0] != connection.info.backend_pid:
+            # A pooler hands one server session to many: each of them would hold the lock, or none.
+            raise psycopg.OperationalError(POOLER)
         for statement in SESSION:
             # Unix sockets have no keepalives to set, and old servers no idle_session_timeout.
             with suppress(psycopg.errors.DataError, psycopg.errors.UndefinedObject):
                 connection.execute(statement)
-        return connection
+
+    def _tell(self, problem: str) -> None:
+        # Asked every second: the same answer is told once.
+        if problem != self._told:
+            log.warning("no leadership to be had", problem=problem)
+        self._told = problem
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -27,6 +27,7 @@ from allocator.models import OutboxItem, OutboxState, Person
 from config.settings import Settings
 from config.transport import FileTransport, SmtpTransport
 from scheduler.apply import GoOn, always
+from scheduler.mail_format import POLICY, readable
 
 log = structlog.get_logger(__name__)
 
@@ -100,6 +101,11 @@ def claim(database: Database, now: datetime) -> list[Claimed]:
         ).all()
         claimed = []
         for item, person in rows:
+            if item.tries >= MOST_TRIES:
+                # Whoever tried it never came back to say how it went: it must not stop the others again.
+                item.state, item.problem = OutboxState.FAILED, item.problem or "no try came to an end"
+                item.details = _without_secrets(item.details)
+                continue
             item.due_at = now + LEASE
             item.tries += 1
             claimed.append(
@@ -124,7 +130,8 @@ def _send(database: Database, settings: Settings, sender: Sender, item: Claimed,
         return _give_up(database, item, str(error), now)
     except (OSError, smtplib.SMTPException) as error:
         return _put_off(database, item, _reason(error), now)
-    told = {"state": OutboxState.SENT, "sent_at": now, "problem": None, "details": _without_secrets(item)}
+    details = _without_secrets(item.details)
+    told = {"state": OutboxState.SENT, "sent_at": now, "problem": None, "details": details}
     _note(database, item, told)
     return "sent"
 
@@ -143,13 +150,13 @@ def _give_up(database: Database, item: Claimed, problem: str, now: datetime) -> 
     _note(
         database,
         item,
-        {"state": OutboxState.FAILED, "problem": problem, "details": _without_secrets(item)},
+        {"state": OutboxState.FAILED, "problem": problem, "details": _without_secrets(item.details)},
     )
     return "failed"
 
 
-def _without_secrets(item: Claimed) -> dict[str, Any]:
-    return {key: value for key, value in item.details.items() if key not in SECRET_DETAILS}
+def _without_secrets(details: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in details.items() if key not in SECRET_DETAILS}
 
 
 def _note(database: Database, item: Claimed, values: dict[str, Any]) -> None:
@@ -166,19 +173,20 @@ def compose(item: Claimed, settings: Settings) -> EmailMessage:
     """The letter as a message; raises Undeliverable when it cannot be written: a value is missing."""
     try:
         subject, body = render(item.letter, item.locale, item.name, item.details, settings.base_url)
-        message = EmailMessage()
+        message = EmailMessage(policy=POLICY)
         message["Subject"] = " ".join(subject.split())
         message["From"] = settings.mail_from
         user, _, domain = item.email.rpartition("@")
         message["To"] = Address(item.name, user, domain)
-    except (KeyError, ValueError, TypeError) as error:
+        message.set_content(body)
+        message.as_bytes()  # what cannot be sent shows here, and not in the middle of a conversation
+    except (LookupError, ValueError, TypeError) as error:
         raise Undeliverable(f"the letter {item.letter} cannot be written: {error!r}") from error
     sender_domain = parseaddr(settings.mail_from)[1].rpartition("@")[2] or "localhost"
     # The same for every try, so that a letter sent twice is recognised as one.
     message["Message-ID"] = f"<kezek-{item.id}-{int(item.created_at.timestamp())}@{sender_domain}>"
     message["Date"] = item.created_at
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content(body)
     return message
 
 
@@ -191,7 +199,7 @@ class FolderSender:
     def send(self, item_id: int, message: EmailMessage) -> None:
         path = self.folder / f"{item_id:06}.eml"
         part = path.with_suffix(".part")
-        part.write_bytes(message.as_bytes())
+        part.write_bytes(readable(message))
         # A reader never sees half a letter.
         part.replace(path)
 

@@ -12,17 +12,27 @@ from datetime import UTC, datetime
 
 from scheduler.clusters.base import OUR_PREFIX, Account, Reservation
 
-# Only names of exactly this form are Kezek's to remove; others with our prefix are somebody's experiment.
+# What Kezek calls its own; others with our prefix are somebody's experiment.
 OUR_RESERVATION = re.compile(r"kezek-[1-9][0-9]{0,18}", re.ASCII)
 OUR_ACCOUNT = re.compile(r"kezek-q[1-9][0-9]{0,18}", re.ASCII)
+START = "start"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a cluster should hold, by name."""
+    """What a cluster should hold, by name; ``retired``: what our database made and knows to be over.
+
+    Nothing else is ever removed. A name of our form that the database does not know belongs to another Kezek,
+    or to this one before its database was restored from a copy: people may be working in it.
+    """
 
     accounts: Mapping[str, Account] = field(default_factory=dict)
     reservations: Mapping[str, Reservation] = field(default_factory=dict)
+    retired: frozenset[str] = frozenset()
+
+    def knows(self, name: str) -> bool:
+        """Whether this database has given the name to something."""
+        return name in self.reservations or name in self.accounts or name in self.retired
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class SaveAccount:
 
 @dataclass(frozen=True)
 class RemoveAccount:
-    """Remove an account whose quota is over, or that nobody knows."""
+    """Remove an account whose quota is over."""
 
     actual: Account
 
@@ -97,6 +107,11 @@ class UpdateReservation:
     @property
     def name(self) -> str:
         return self.reservation.name
+
+    @property
+    def moves_start(self) -> bool:
+        """Whether it begins at another time than it should."""
+        return any(difference.field == START for difference in self.differences)
 
     def lines(self) -> Iterator[str]:
         yield from _changed(f"reservation {self.name}", self.differences)
@@ -132,13 +147,13 @@ class ForeignInTheWay:
 
 @dataclass(frozen=True)
 class NotOurs:
-    """Something carries our prefix but no name that Kezek gives; left alone."""
+    """Something carries our prefix, but our database has not made it; left alone."""
 
     kind: str
     name: str
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.name}: not made by Kezek, left alone"
+        return f"{self.kind} {self.name}: not made by this Kezek, left alone"
 
 
 @dataclass(frozen=True)
@@ -186,7 +201,7 @@ def _account_steps(wanted: Wanted, actual: Actual) -> tuple[list[SaveAccount], l
     removals = [
         RemoveAccount(account)
         for name, account in sorted(actual.accounts.items())
-        if name not in wanted.accounts and OUR_ACCOUNT.fullmatch(name)
+        if name in wanted.retired and OUR_ACCOUNT.fullmatch(name)
     ]
     return saves, removals
 
@@ -197,7 +212,7 @@ def _reservation_steps(
     deletes = [
         DeleteReservation(found)
         for name, found in sorted(actual.reservations.items())
-        if name not in wanted.reservations and OUR_RESERVATION.fullmatch(name)
+        if name in wanted.retired and OUR_RESERVATION.fullmatch(name)
     ]
     updates, creates = [], []
     for name, reservation in sorted(wanted.reservations.items()):
@@ -229,7 +244,7 @@ def reservation_differences(
     # Once begun, when it began is history: one made again in the middle starts later than it was booked.
     begun = wanted.starts_at <= now and actual.starts_at <= now
     if not begun and _second(wanted.starts_at) != _second(actual.starts_at):
-        faults.append(Difference("start", _time(actual.starts_at), _time(wanted.starts_at)))
+        faults.append(Difference(START, _time(actual.starts_at), _time(wanted.starts_at)))
     if _second(wanted.ends_at) != _second(actual.ends_at):
         faults.append(Difference("end", _time(actual.ends_at), _time(wanted.ends_at)))
     if set(wanted.nodes) != set(actual.nodes):
@@ -245,11 +260,9 @@ def reservation_differences(
 
 
 def in_the_way(wanted: Reservation, others: Iterable[Reservation]) -> Iterator[ForeignInTheWay]:
-    """Reservations that are not Kezek's and share a node and a moment with ``wanted``."""
+    """Those of ``others`` (which are not ours) that share a node and a moment with ``wanted``."""
     mine = set(wanted.nodes)
     for other in others:
-        if OUR_RESERVATION.fullmatch(other.name):
-            continue
         shared = mine.intersection(other.nodes)
         if shared and other.starts_at < wanted.ends_at and wanted.starts_at < other.ends_at:
             yield ForeignInTheWay(wanted.name, other, tuple(sorted(shared)))
@@ -258,14 +271,14 @@ def in_the_way(wanted: Reservation, others: Iterable[Reservation]) -> Iterator[F
 def _notices(wanted: Wanted, actual: Actual) -> Iterator[Notice]:
     if actual.accounts is None:
         yield AccountingAway()
-    foreign = [found for name, found in actual.reservations.items() if not OUR_RESERVATION.fullmatch(name)]
+    foreign = [found for name, found in actual.reservations.items() if not wanted.knows(name)]
     for _, reservation in sorted(wanted.reservations.items()):
         yield from in_the_way(reservation, foreign)
     for found in foreign:
         if found.name.startswith(OUR_PREFIX):
             yield NotOurs("reservation", found.name)
     for name in sorted(actual.accounts or ()):
-        if not OUR_ACCOUNT.fullmatch(name):
+        if not wanted.knows(name):
             yield NotOurs("account", name)
 
 

@@ -88,7 +88,8 @@ def look(database: Database, cluster: Cluster, materialise: timedelta) -> Round:
     # another process has just made can look unknown.
     actual = observe(cluster)
     with database.reader() as session:
-        desired = read_desired(session, cluster.slug, materialise, actual.now)
+        shown = [*actual.reservations, *(actual.accounts or ())]
+        desired = read_desired(session, cluster.slug, materialise, actual.now, shown)
     if desired is None:
         raise NotKnown.said(cluster.slug, "the scheduler's inventory adds it")
     return Round(desired, actual, make_plan(desired.wanted, actual))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import TypeVar
 
-from sqlalchemy import update
+from sqlalchemy import or_, update
 from sqlalchemy.orm import Session
 
 from allocator import booking_letters, events, problems, states
@@ -32,6 +32,7 @@ from scheduler.plan import (
 # Events queue behind one row, and so do all who write one: hold it for a moment only.
 CHUNK = 50
 LONGEST = 500
+LIMITS_SEEN = timedelta(minutes=10)
 
 Item = TypeVar("Item")
 
@@ -106,15 +107,16 @@ def findings(
             healed = name in corrected and row.state is ReservationState.RESERVED
             yield Finding(row, ReservationState.RESERVED, healed)
         elif name in failures:
-            problem = _problem(wanted, failures[name], after)
+            foreign = [one for one in after.reservations.values() if not desired.wanted.knows(one.name)]
+            problem = _problem(wanted, failures[name], foreign)
             yield Finding(row, ReservationState.BLOCKED, problem=problem)
 
 
-def _problem(wanted: Reservation, error: ClusterError, after: Actual) -> Problem:
+def _problem(wanted: Reservation, error: ClusterError, foreign: Iterable[Reservation]) -> Problem:
     if isinstance(error, Conflict):
-        foreign = [str(found) for found in in_the_way(wanted, after.reservations.values())]
-        if foreign:
-            return Problem(problems.FOREIGN, "; ".join(foreign)[:LONGEST])
+        blocking = [str(found) for found in in_the_way(wanted, foreign)]
+        if blocking:
+            return Problem(problems.FOREIGN, "; ".join(blocking)[:LONGEST])
         return Problem(problems.BUSY, str(error)[:LONGEST])
     return Problem(error.code, str(error)[:LONGEST])
 
@@ -187,7 +189,13 @@ def _record_quotas(
             bad[desired.quotas[name]] = str(failures[name])[:LONGEST]
     for chunk in _chunks(good, 1_000):
         with database.transaction() as session:
-            statement = update(Quota).where(Quota.id.in_(chunk))
+            # Not every quota in every round: at 20,000 of them the table would be written anew all the time.
+            old = or_(
+                Quota.limits_seen_at.is_(None),
+                Quota.limits_seen_at < now - LIMITS_SEEN,
+                Quota.limits_problem.is_not(None),
+            )
+            statement = update(Quota).where(Quota.id.in_(chunk), old)
             session.execute(statement.values(limits_seen_at=now, limits_problem=None))
     with database.transaction() as session:
         for quota_id, problem in bad.items():

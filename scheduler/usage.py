@@ -23,6 +23,7 @@ from allocator.models import Booking, Cluster, JobRecord, Quota
 from scheduler.apply import GoOn, always
 from scheduler.clusters.base import Cluster as ClusterProtocol
 from scheduler.clusters.base import JobUsage, days
+from scheduler.desired import storable
 from scheduler.plan import OUR_ACCOUNT, OUR_RESERVATION
 from scheduler.reconcile import NotKnown, check_clock
 
@@ -208,7 +209,7 @@ def _known_quotas(session: Session, cluster_id: int, jobs: Iterable[JobUsage]) -
     names = {job.account for job in jobs if OUR_ACCOUNT.fullmatch(job.account)}
     ids = {int(name.removeprefix("kezek-q")) for name in names}
     found = session.scalars(
-        select(Quota.id).where(Quota.id.in_(_storable(ids)), Quota.cluster_id == cluster_id)
+        select(Quota.id).where(Quota.id.in_(storable(ids)), Quota.cluster_id == cluster_id)
     )
     return {Quota(id=quota_id).account: quota_id for quota_id in found}
 
@@ -222,25 +223,21 @@ def _known_bookings(
     ids = {int(name.removeprefix("kezek-")) for name in names}
     found = session.execute(
         select(Booking.id, Booking.quota_id).where(
-            Booking.id.in_(_storable(ids)), Booking.cluster_id == cluster_id
+            Booking.id.in_(storable(ids)), Booking.cluster_id == cluster_id
         )
     )
     return {Booking(id=booking_id).reservation_name: (booking_id, quota_id) for booking_id, quota_id in found}
-
-
-def _storable(ids: Iterable[int]) -> list[int]:
-    # Anybody may name an account kezek-q with nineteen nines: PostgreSQL would refuse to compare it.
-    return [number for number in ids if number < 2**63]
 
 
 def _upsert(session: Session, rows: list[dict[str, Any]]) -> int:
     """Insert or correct all rows; returns how many really changed."""
     if not rows:
         return 0
-    # One statement cannot touch a row twice, and accounting may show a run twice: the last one counts.
+    # Accounting may show a run twice: the last one counts.
     unique = {tuple(row[name] for name in KEY): row for row in rows}
-    statement = _statement(session).values(list(unique.values()))
-    result = session.execute(statement, execution_options={"preserve_rowcount": True})
+    # One row's statement many times, not one of a thousand rows: that one would be compiled anew every time.
+    options = {"preserve_rowcount": True}
+    result = session.execute(_statement(session), list(unique.values()), execution_options=options)
     changed: int = result.rowcount  # type: ignore[attr-defined]
     return changed
 

@@ -316,6 +316,7 @@ def booking(
             name=row.reservation_name,
             state=reservation,
             state_since=now,
+            seen_at=now if reservation is ReservationState.RESERVED else None,
         )
     )
     session.flush()

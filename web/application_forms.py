@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from allocator.models import Application, DecisionKind, Organisation, Person
 from config.i18n import N_
 from web.days import DayField, end_of, first_day, last_day, start_of
 from web.formats import gpu_hours
-from web.forms import SPACES, AmountField, Form, choices
+from web.forms import SPACES, AmountField, Conditional, Form, choices, filled
 from web.i18n import language
 from web.policy import policy
 from web.policy_words import band_text
@@ -25,11 +26,7 @@ from web.policy_words import band_text
 # Far more than anything may have: the domain names the true limit, this only stops a flood.
 FLOOD = 20_000
 MAX_DIGITS = 9
-
-
-def filled() -> InputRequired:
-    """Must be filled in, and says so in the reader's language."""
-    return InputRequired(lazy_gettext("Fill this in."))
+NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def bounded(most: int = FLOOD) -> Length:
@@ -44,15 +41,6 @@ class NeededLater:
 
     def __call__(self, _form: Any, _field: Any) -> None:
         """Submitting asks for it, saving does not."""
-
-
-class Conditional:
-    """Not marked as optional nor as required: the hint says when it is needed, and the domain decides."""
-
-    field_flags: ClassVar[dict[str, bool]] = {"conditional": True}
-
-    def __call__(self, _form: Any, _field: Any) -> None:
-        """Nothing to check in the field alone."""
 
 
 class CountField(IntegerField):
@@ -128,13 +116,11 @@ class ApplicationForm(Form):
         self.version.data = application.version
 
     def proposal(self) -> Proposal:
-        """What was filled in, for the domain; call it on a form whose shape is right."""
+        """What was filled in, for the domain; a field whose shape is wrong holds nothing that counts."""
         cluster, _, gpu_type = str(self.hardware.data).partition("/")
         first, last = self.earliest.data, self.latest.data
-        if first is None or last is None:
-            raise ValueError("the form was not validated")
         return Proposal(
-            category=self.category.data,
+            category=self.category.data or "",
             organisation_id=_organisation_id(self.organisation.data),
             title=self.title.data or "",
             purpose=self.purpose.data or "",
@@ -143,8 +129,8 @@ class ApplicationForm(Form):
             nodes=self.nodes.data or 0,
             gpus_per_node=self.gpus_per_node.data or 0,
             gpu_hours=self.gpu_hours.data or Decimal(0),
-            earliest=start_of(first),
-            latest=end_of(last),
+            earliest=start_of(first) if first else NEVER,
+            latest=end_of(last) if last else NEVER,
             team=tuple((self.team.data or "").replace(",", "\n").replace(";", "\n").splitlines()),
         )
 
@@ -244,9 +230,9 @@ def hardware_key(offer: Offer) -> str:
 
 
 def hardware_label(offer: Offer) -> str:
-    """`Alem.cloud, H200: 64 nodes, up to 8 GPUs each`."""
+    """`Alem.cloud, H200: 64 × 8`; short, since a phone cuts what is longer."""
     label: str = gettext(
-        N_("%(cluster)s, %(type)s: nodes %(nodes)s, GPUs in a node %(gpus)s"),
+        N_("%(cluster)s, %(type)s: %(nodes)s × %(gpus)s"),
         cluster=offer.cluster_title,
         type=offer.gpu_type.upper(),
         nodes=sum(offer.nodes_by_gpus.values()),

@@ -7,7 +7,7 @@ from typing import Any
 
 from flask_babel import gettext
 
-from allocator.application_queries import Change
+from allocator.history import Change
 from allocator.models import Application, Organisation
 from config.i18n import N_
 from web.days import first_day, last_day

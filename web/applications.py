@@ -14,7 +14,7 @@ from allocator import applications
 from allocator.actors import Actor
 from allocator.authorization import Action, may, require
 from allocator.errors import Invalid, SignInRequired, Stale
-from allocator.models import Application, Organisation
+from allocator.models import Application, Organisation, Person
 from allocator.states import ApplicationState, may_move
 from config.clock import utcnow
 from web import application_words as words
@@ -57,16 +57,18 @@ def new() -> ResponseReturnValue:
     if form.validate_on_submit():
         try:
             application = applications.save_draft(db(), actor, form.proposal(), policy=policy(), now=utcnow())
-        except Invalid as error:
-            form.show(error)
+        except Invalid:
+            _show_everything(actor, None, form)
         else:
             return _onward(actor, application)
-    elif not form.is_submitted():
+    elif form.is_submitted():
+        _show_everything(actor, None, form)
+    else:
         _copy_earlier(actor, form)
     return render_template("applications/form.html", form=form, application=None), _status(form)
 
 
-@bp.route("/<int(max=9223372036854775807):application_id>/edit", methods=["GET", "POST"])
+@bp.route("/<int:application_id>/edit", methods=["GET", "POST"])
 @once.guard
 def edit(application_id: int) -> ResponseReturnValue:
     """Change a draft; `?check=1` shows beside the fields what keeps it from being submitted."""
@@ -80,11 +82,13 @@ def edit(application_id: int) -> ResponseReturnValue:
         try:
             _save(actor, application, form)
             return _onward(actor, application)
-        except Invalid as error:
-            form.show(error)
+        except Invalid:
+            _show_everything(actor, application, form)
         except Stale as error:
             changes, status = _changes(error, application, form), 409
-    elif not form.is_submitted():
+    elif form.is_submitted():
+        _show_everything(actor, application, form)
+    else:
         form.fill(application)
         if request.args.get("check"):
             _show_faults(actor, application, form)
@@ -92,7 +96,7 @@ def edit(application_id: int) -> ResponseReturnValue:
     return page, status or _status(form)
 
 
-@bp.get("/<int(max=9223372036854775807):application_id>/check")
+@bp.get("/<int:application_id>/check")
 def check(application_id: int) -> ResponseReturnValue:
     """Everything as it would be sent, and the one button that sends it."""
     actor = _person()
@@ -105,7 +109,14 @@ def check(application_id: int) -> ResponseReturnValue:
     return render_template("applications/check.html", application=application, facts=words.facts(application))
 
 
-@bp.post("/<int(max=9223372036854775807):application_id>/submit")
+@bp.get("/<int:application_id>/submit")
+def submit_again(application_id: int) -> ResponseReturnValue:
+    """Where a reload lands after a submission that came back: the page with the button."""
+    application = queries.find(db(), _person(), application_id)
+    return redirect(url_for("applications.check", application_id=application.id), 303)
+
+
+@bp.post("/<int:application_id>/submit")
 @once.guard
 def submit(application_id: int) -> ResponseReturnValue:
     """Hand the draft in."""
@@ -124,14 +135,14 @@ def submit(application_id: int) -> ResponseReturnValue:
     return redirect(url_for("applications.show", application_id=application_id), 303)
 
 
-@bp.get("/<int(max=9223372036854775807):application_id>")
+@bp.get("/<int:application_id>")
 def show(application_id: int) -> ResponseReturnValue:
     """One application: where it stands, what comes next, what was asked, what happened."""
     actor = _person()
     return _page(actor, queries.find(db(), actor, application_id))
 
 
-@bp.route("/<int(max=9223372036854775807):application_id>/withdraw", methods=["GET", "POST"])
+@bp.route("/<int:application_id>/withdraw", methods=["GET", "POST"])
 @once.guard
 def withdraw(application_id: int) -> ResponseReturnValue:
     """Ask, then take the application back."""
@@ -195,6 +206,15 @@ def _onward(actor: Actor, application: Application) -> ResponseReturnValue:
     if applications.readiness(db(), actor, application, policy=policy(), now=utcnow()):
         return redirect(url_for("applications.edit", application_id=application.id, check=1), 303)
     return redirect(url_for("applications.check", application_id=application.id), 303)
+
+
+def _show_everything(actor: Actor, application: Application | None, form: ApplicationForm) -> None:
+    """Beside what could not be read, all that keeps the rest from being submitted: one round, not two."""
+    applicant = application.applicant if application else db().get_one(Person, actor.person_id)
+    faults = applications.all_faults(
+        db(), actor, applicant, form.proposal(), unread=form.errors.keys(), policy=policy(), now=utcnow()
+    )
+    form.show(Invalid(faults))
 
 
 def _show_faults(actor: Actor, application: Application, form: ApplicationForm) -> None:

@@ -52,7 +52,6 @@ def index() -> ResponseReturnValue:
         asked=request.args,
         misread=misread,
         details=details,
-        export={name: text for name, text in request.args.items() if name not in ("page", "limit", "lang")},
     )
 
 

@@ -15,7 +15,7 @@ from wtforms.widgets import HiddenInput
 from allocator.bookings import Ask
 from allocator.errors import Fault, Invalid
 from config.i18n import N_
-from web.forms import AmountField, Form, no_control_characters, strip
+from web.forms import AmountField, Conditional, Form, filled, no_control_characters, strip
 
 LOCAL = "%Y-%m-%dT%H:%M"  # what a datetime-local field sends
 YEARS = range(2020, 2200)  # beyond them a conversion between zones may leave the calendar
@@ -31,10 +31,12 @@ def sane_year(_form: Form, field: Field) -> None:
 class BookingForm(Form):
     """An exact window and shape; `asap` asks for the first start that is possible instead of `starts_at`."""
 
-    starts_at = DateTimeLocalField(lazy_gettext("Start"), [Optional(), sane_year], format=LOCAL)
-    hours = AmountField(lazy_gettext("Length in hours"), [InputRequired(), NumberRange(0, MOST)])
-    nodes = IntegerField(lazy_gettext("Nodes"), [InputRequired(), NumberRange(0, MOST)])
-    gpus_per_node = IntegerField(lazy_gettext("GPUs per node"), [InputRequired(), NumberRange(0, MOST)])
+    starts_at = DateTimeLocalField(
+        lazy_gettext("Start"), [Conditional(), Optional(), sane_year], format=LOCAL
+    )
+    hours = AmountField(lazy_gettext("Length in hours"), [filled(), NumberRange(0, MOST)])
+    nodes = IntegerField(lazy_gettext("Nodes"), [filled(), NumberRange(0, MOST)])
+    gpus_per_node = IntegerField(lazy_gettext("GPUs per node"), [filled(), NumberRange(0, MOST)])
     asap = HiddenField(validators=[Length(max=1)])
 
     def length(self) -> timedelta:
@@ -67,4 +69,4 @@ class CancelForm(Form):
 class MemberForm(Form):
     """Whom to let use a quota."""
 
-    email = EmailField(lazy_gettext("E-mail address"), [InputRequired(), Length(max=254)], filters=[strip])
+    email = EmailField(lazy_gettext("E-mail address"), [filled(), Length(max=254)], filters=[strip])

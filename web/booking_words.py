@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from flask_babel import gettext
 
 from allocator import problems
-from allocator.booking_queries import Change
+from allocator.history import Change
 from allocator.models import Booking
 from allocator.policy import BookingRules
 from allocator.states import BookingState, ReservationState
@@ -32,7 +32,7 @@ EVENTS = {
     "booking.confirmed": (N_("Booked"), "good"),
     "booking.started": (N_("The booked time began"), "running"),
     "booking.ended": (N_("The booked time ended"), "ended"),
-    "booking.cancelled": (N_("Given back"), "ended"),
+    "booking.cancelled": (N_("Booking given back"), "ended"),
     "reservation.reserved": (N_("Reserved on the cluster"), "good"),
     "reservation.pending": (N_("To be reserved on the cluster again"), "waiting"),
     "reservation.healed": (N_("The cluster had lost it; it is reserved again"), "good"),
@@ -58,7 +58,7 @@ def _happening(change: Change) -> Happening:
         why.append(
             gettext("%(hours)s GPU-hours were given back.", hours=gpu_hours(change.after["given_back"]))
         )
-    who = change.who or gettext("Kezek itself")
+    who = change.by or gettext("Kezek itself")
     return Happening(gettext(label), change.at, who, "\n".join(why), tone)
 
 

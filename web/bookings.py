@@ -28,7 +28,7 @@ from web.quotas import QUOTA, sees_everybodys
 from web.session import db, settings
 
 bp = Blueprint("bookings", __name__)
-BOOKING = "/bookings/<int(max=9223372036854775807):booking_id>"
+BOOKING = "/bookings/<int:booking_id>"
 AHEAD_DAYS = 14
 
 
@@ -65,7 +65,11 @@ def new(quota_id: int) -> ResponseReturnValue:
         return _form_page(quota, form), 422
     if quote.fits:
         return render_template(
-            "bookings/quote.html", quota=quota, quote=quote, fields=_fields(quote.ask, form)
+            "bookings/quote.html",
+            quota=quota,
+            quote=quote,
+            fields=_fields(quote.ask, form),
+            same=_booked_already(quota, quote.ask),
         )
     return _refused(quota, form, quote), 422 if quote.faults else 409
 
@@ -102,6 +106,24 @@ def _quota_to_book(quota_id: int) -> Quota:
     quota = booking_queries.find_quota(db(), current_actor(), quota_id)
     require(current_actor(), Action.BOOKING_CREATE, quota)
     return quota
+
+
+def _booked_already(quota: Quota, ask: Ask) -> int | None:
+    """The number of the person's own booking of exactly this: who comes back here means that one."""
+    return db().scalar(
+        select(Booking.id)
+        .where(
+            Booking.quota_id == quota.id,
+            Booking.booked_by_id == current_actor().person_id,
+            Booking.state != BookingState.CANCELLED,
+            Booking.starts_at == ask.starts_at,
+            Booking.ends_at == ask.ends_at,
+            Booking.nodes == ask.nodes,
+            Booking.gpus_per_node == ask.gpus_per_node,
+        )
+        .order_by(Booking.id.desc())
+        .limit(1)
+    )
 
 
 def _suggestion(quota: Quota) -> BookingForm:

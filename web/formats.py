@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from babel.dates import format_date
 from babel.units import format_unit
-from flask_babel import get_locale, to_user_timezone
+from flask_babel import get_locale, ngettext, to_user_timezone
 from jinja2 import pass_context
 from markupsafe import Markup
 
@@ -49,6 +49,13 @@ def gpu_hours(seconds: int) -> str:
     if seconds and not hours:
         return f"<{THOUSANDS}{number(CENT)}" if seconds > 0 else f">{THOUSANDS}{number(-CENT)}"
     return number(hours)
+
+
+def hours_unit(seconds: int) -> str:
+    """The unit after `gpu_hours`, in the number that the amount asks for."""
+    whole, rest = divmod(seconds, HOUR)
+    # "1,5" takes the form after two: "hours" in English, the genitive singular in Russian
+    return str(ngettext("GPU-hour", "GPU-hours", 2 if rest else whole))
 
 
 def money(amount: Decimal) -> str:
@@ -125,6 +132,7 @@ def _each_time(function: Callable[..., Any]) -> Callable[..., Any]:
 FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "gpu_hours": gpu_hours,
+    "hours_unit": _each_time(hours_unit),
     "money": money,
     "moment": _each_time(moment),
     "when": _each_time(when),

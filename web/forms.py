@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, ClassVar
 
 import wtforms
-from flask_babel import gettext
+from flask import request
+from flask_babel import gettext, lazy_gettext
 from flask_wtf import FlaskForm
 from wtforms import Field
-from wtforms.validators import ValidationError
+from wtforms.validators import InputRequired, ValidationError
 from wtforms.widgets import TextInput
 
 from allocator.errors import Invalid
@@ -26,6 +27,15 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 class Form(FlaskForm):  # type: ignore[misc]
     """A form with the CSRF token; `show` puts the domain's faults beside the fields."""
 
+    class Meta(FlaskForm.Meta):  # type: ignore[misc]
+        """What a form reads."""
+
+        def wrap_formdata(self, form: FlaskForm, formdata: Any) -> Any:
+            """Only the fields of the request: a file or JSON in their place would be no text."""
+            if formdata is None or hasattr(formdata, "getlist"):
+                return formdata
+            return request.form if form.is_submitted() else None
+
     def show(self, error: Invalid) -> None:
         """Put each fault beside its field; what has no field here goes to the summary (`form_errors`)."""
         for name, faults in error.fields.items():
@@ -35,6 +45,20 @@ class Form(FlaskForm):  # type: ignore[misc]
                 self.form_errors.extend(texts)
             else:
                 field.errors = [*field.errors, *texts]
+
+
+def filled() -> InputRequired:
+    """Must be filled in, and says so in the reader's language."""
+    return InputRequired(lazy_gettext("Fill this in."))
+
+
+class Conditional:
+    """Not marked as optional nor as required: the hint says when it is needed, and the domain decides."""
+
+    field_flags: ClassVar[dict[str, bool]] = {"conditional": True}
+
+    def __call__(self, _form: Any, _field: Any) -> None:
+        """Nothing to check in the field alone."""
 
 
 def text(field: Field) -> str:

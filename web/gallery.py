@@ -11,6 +11,7 @@ from flask_babel import gettext, lazy_gettext
 from wtforms import BooleanField, DateField, IntegerField, RadioField, SelectField, StringField, TextAreaField
 from wtforms.validators import DataRequired, InputRequired, Length, NumberRange, Optional
 
+from allocator.ledger import Balance
 from config.clock import utcnow
 from config.i18n import N_
 from web.forms import AmountField, Form, choices, no_control_characters
@@ -101,6 +102,11 @@ def _samples(page: Page[tuple[str, str, int, Decimal]], by: Sorting) -> dict[str
         "page": page,
         "sorting": by,
         "states": list(FACES),
+        "balances": [
+            Balance(8640000, 1440000, 1000800, 1100000, 25450),
+            Balance(3600),
+            Balance(3600000, 200000, 3800000, 3500000, 200000),
+        ],
         "now": now,
         "happenings": [
             Happening(gettext("Sent"), now - timedelta(days=3), "Aigerim S.", tone="waiting"),

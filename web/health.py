@@ -47,6 +47,9 @@ def _may_scrape() -> bool:
         address = ip_address(request.remote_addr or "")
     except ValueError:
         return False
+    if "X-Forwarded-For" in request.headers and not settings().trusted_proxies:
+        # A proxy that the site has not told us of: the address is the proxy's, and the reader may be anybody.
+        return False
     if not any(address in network for network in settings().metrics_allow):
         return False
     token = settings().metrics_token

@@ -7,6 +7,7 @@ from flask import Blueprint, render_template
 from allocator import overview
 from config.clock import utcnow
 from web.identity import current_actor
+from web.navigation import duties
 from web.policy import policy
 from web.session import db
 
@@ -20,7 +21,9 @@ def index() -> str:
     if not actor.is_signed_in:
         return render_template("home/welcome.html", offers=overview.offers(db()))
     work = overview.own_work(db(), actor, utcnow())
-    return render_template("home/index.html", work=work, waiting=overview.waiting(db(), actor))
+    return render_template(
+        "home/index.html", work=work, waiting=overview.waiting(db(), actor), duties=duties()
+    )
 
 
 @bp.get("/help")

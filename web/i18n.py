@@ -18,6 +18,7 @@ from flask import (
     url_for,
 )
 from flask_babel import Babel
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from config import i18n as catalogues
 from config.settings import Settings
@@ -93,12 +94,38 @@ def switch(code: str) -> Response:
     return answer
 
 
+def _page_address() -> str:
+    """This page's path if it can be asked for, else that of the page with its form, else the index."""
+    if _can_be_asked_for(request.path):
+        return request.path
+    came_from = urlsplit(request.referrer or "")
+    path = safe_path(came_from.path) if came_from.netloc == request.host else None
+    if path and _can_be_asked_for(path):
+        return path
+    index = f"{request.blueprint}.index"
+    return url_for(index) if index in current_app.view_functions else "/"
+
+
+def _can_be_asked_for(path: str) -> bool:
+    """Whether the address answers to GET; one that does not exist says so itself."""
+    adapter = current_app.create_url_adapter(request)
+    try:
+        if adapter is not None:
+            adapter.match(path, method="GET")
+    except MethodNotAllowed:
+        return False
+    except HTTPException:
+        return True
+    return True
+
+
 def language_links() -> list[tuple[str, str, str, bool]]:
     """(code, own name, address, chosen) of every language, leading back to the page being read."""
     # A page that answered a POST cannot be asked for again: its switch leads to the path alone. A `lang` in
     # the address would win over the reader's new choice.
     query = [(key, value) for key, value in request.args.items(multi=True) if key != "lang"]
-    here = f"{request.path}?{urlencode(query)}" if query and request.method == "GET" else request.path
+    here = _page_address()
+    here = f"{here}?{urlencode(query)}" if query and request.method == "GET" else here
     return [
         (code, NAMES[code], url_for("language.switch", code=code, next=here), code == language())
         for code in settings().languages

@@ -10,7 +10,7 @@ import hashlib
 from flask import Flask, request
 from flask_limiter import Limiter
 
-from allocator.inputs import EMAIL_LENGTH
+from allocator.inputs import email_key
 from allocator.sign_in import network
 from web.identity import current_actor
 
@@ -27,9 +27,8 @@ def person_or_visitor() -> str:
 
 
 def typed_email() -> str:
-    """The address typed into the form, hashed: memory dumps should not list who registered."""
-    text = request.form.get("email", "")[:EMAIL_LENGTH].strip().lower()
-    return hashlib.sha256(text.encode()).hexdigest()
+    """The address that the form means, however spelt; hashed: memory dumps should not list people."""
+    return hashlib.sha256(email_key(request.form.get("email", "")).encode()).hexdigest()
 
 
 limiter = Limiter(visitor, storage_uri="memory://", headers_enabled=True, strategy="fixed-window")

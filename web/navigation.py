@@ -82,6 +82,16 @@ def menu() -> list[Link]:
     ]
 
 
+def duties() -> list[Link]:
+    """The lines that only a role brings: what staff come for."""
+    actor = current_actor()
+    return [
+        Link(gettext(item.label), url_for(item.endpoint), False)
+        for item in ITEMS
+        if item.shown not in (everybody, people) and has_endpoint(item.endpoint) and item.shown(actor)
+    ]
+
+
 def _is_here(item: Item) -> bool:
     """Whether this page belongs to the line: it is the page itself, or another of the same blueprint."""
     blueprint = item.endpoint.partition(".")[0]

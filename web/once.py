@@ -23,6 +23,7 @@ A POST without a token is let through: a script that leaves it out has asked for
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable
 from functools import wraps
@@ -42,7 +43,7 @@ from web.identity import current_actor
 from web.session import db
 
 FIELD = "submission"
-TOKEN_LENGTH = 22  # 16 random bytes in base64url
+TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")  # 16 random bytes in base64url
 P = ParamSpec("P")
 
 
@@ -62,7 +63,7 @@ def guard(view: Callable[P, ResponseReturnValue]) -> Callable[P, ResponseReturnV
         sent = request.form.get(FIELD)
         if sent is None:
             return view(*args, **kwargs)
-        if len(sent) != TOKEN_LENGTH:
+        if not TOKEN.fullmatch(sent):
             raise BadRequest
         record = _claim(sent)
         if record is None:

@@ -21,7 +21,7 @@ MEMBERSHIP_ROLES = {
 class OrganisationForm(Form):
     """What is known of an organisation; `version` tells which page this was."""
 
-    name = StringField(lazy_gettext("Name"), [filled(), bounded(), no_control_characters])
+    name = StringField(lazy_gettext("Name of the organisation"), [filled(), bounded(), no_control_characters])
     region = StringField(lazy_gettext("Region (KATO)"), [Optional(), bounded(), no_control_characters])
     activity = StringField(lazy_gettext("Activity (OKED)"), [Optional(), bounded(), no_control_characters])
     version = IntegerField(widget=HiddenInput(), validators=[Optional()])

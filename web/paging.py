@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+from urllib.parse import urlencode
 
 from flask import Flask, request, url_for
 from sqlalchemy import ColumnElement, Select, func, select
@@ -118,11 +119,22 @@ def _measure(
 def here(**changes: str | int | None) -> str:
     """The address of this page with some of the query changed; None takes a part out."""
     query: dict[str, Any] = {key: values for key, values in request.args.lists() if key != "lang"}
-    for key, value in changes.items():
-        query[key] = value
-    return url_for(str(request.endpoint), **{**(request.view_args or {}), **query})
+    query |= changes
+    return _address(request.path, query)
+
+
+def same_query(endpoint: str) -> str:
+    """Another page with this page's query, for an export of what a list shows."""
+    return _address(url_for(endpoint), {key: values for key, values in request.args.lists() if key != "lang"})
+
+
+def _address(path: str, query: Mapping[str, Any]) -> str:
+    # Not url_for(): anybody can write into a query what are words of its own there, such as `_scheme`.
+    given = {key: value for key, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path
 
 
 def init_app(app: Flask) -> None:
     """Let templates make links to another page or order of the same list."""
     app.add_template_global(here, "page_url")
+    app.add_template_global(same_query)

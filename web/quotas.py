@@ -15,7 +15,7 @@ from allocator.errors import Invalid, NotFound
 from allocator.models import Quota
 from allocator.states import QuotaState
 from config.clock import utcnow
-from web import charts, once, period_words
+from web import charts, limits, once, period_words
 from web.booking_forms import MemberForm
 from web.booking_words import timeline
 from web.exports import csv_response, read_rows
@@ -26,7 +26,7 @@ from web.policy_words import weight_facts
 from web.session import db, settings
 
 bp = Blueprint("quotas", __name__)
-QUOTA = "/quotas/<int(max=9223372036854775807):quota_id>"
+QUOTA = "/quotas/<int:quota_id>"
 STAFF = frozenset({Role.OPERATOR, Role.COUNCIL_MEMBER, Role.AUDITOR})
 CHART_DAYS = 30
 SHOWN_BOOKINGS = 5
@@ -64,7 +64,7 @@ def _page(quota: Quota, member_form: MemberForm) -> str:
     actor, now, application = current_actor(), utcnow(), quota.application
     first = now.astimezone(settings().zone).date() - timedelta(days=CHART_DAYS - 1)
     days = charts.days(first, CHART_DAYS, settings().zone)
-    bookings = booking_queries.list_bookings(actor, sees_everybodys(), quota).limit(SHOWN_BOOKINGS)
+    bookings = booking_queries.list_bookings(actor, sees_everybodys(), quota)
     return render_template(
         "quotas/show.html",
         quota=quota,
@@ -73,7 +73,7 @@ def _page(quota: Quota, member_form: MemberForm) -> str:
         now=now,
         parts_of_quota=parts_of(db(), quota, now),
         words=period_words,
-        bookings=db().scalars(bookings).all(),
+        bookings=paginate(db(), bookings, limit=SHOWN_BOOKINGS, name="bookings"),
         jobs=paginate(db(), ledger.jobs(quota), limit=10, name="jobs"),
         members=paginate(db(), booking_queries.members(quota), limit=10, name="members"),
         chart=charts.chart(first, ledger.usage_by_day(db(), quota, days)),
@@ -81,6 +81,7 @@ def _page(quota: Quota, member_form: MemberForm) -> str:
         form=member_form,
         may_book=may(actor, Action.BOOKING_CREATE, quota) and quota.state == QuotaState.ACTIVE,
         may_manage=may(actor, Action.QUOTA_MANAGE, quota) and quota.state == QuotaState.ACTIVE,
+        removable=lambda member: quotas.removable(quota, member),
     )
 
 
@@ -96,7 +97,15 @@ def jobs_csv(quota_id: int) -> ResponseReturnValue:
     return csv_response(f"{quota.account}-jobs.csv", header, rows)
 
 
+@bp.get(f"{QUOTA}/members")
+def members(quota_id: int) -> ResponseReturnValue:
+    """Where a reload lands after an addition that failed: the quota's page, which has the form."""
+    quota = booking_queries.find_quota(db(), current_actor(), quota_id)
+    return redirect(url_for("quotas.show", quota_id=quota.id, _anchor="members"), 303)
+
+
 @bp.post(f"{QUOTA}/members")
+@limits.by_person
 @once.guard
 def add_member(quota_id: int) -> ResponseReturnValue:
     """Let somebody spend the quota."""
@@ -105,7 +114,14 @@ def add_member(quota_id: int) -> ResponseReturnValue:
     form = MemberForm()
     if form.validate_on_submit():
         try:
-            member = quotas.add_member(db(), current_actor(), quota, form.email.data or "", now=utcnow())
+            member = quotas.add_member(
+                db(),
+                current_actor(),
+                quota,
+                form.email.data or "",
+                forbidden_logins=settings().forbidden_logins,
+                now=utcnow(),
+            )
         except Invalid as error:
             form.show(error)
         else:
@@ -114,14 +130,14 @@ def add_member(quota_id: int) -> ResponseReturnValue:
     return _page(quota, form), 422
 
 
-@bp.route(f"{QUOTA}/members/<int(max=9223372036854775807):person_id>/remove", methods=["GET", "POST"])
+@bp.route(f"{QUOTA}/members/<int:person_id>/remove", methods=["GET", "POST"])
 @once.guard
 def remove_member(quota_id: int, person_id: int) -> ResponseReturnValue:
     """Ask, then take away somebody's right to spend the quota."""
     quota = booking_queries.find_quota(db(), current_actor(), quota_id)
     require(current_actor(), Action.QUOTA_MANAGE, quota)
     member = next((member for member in quota.members if member.person_id == person_id), None)
-    if member is None or member.is_lead:
+    if member is None or not quotas.removable(quota, member):
         raise NotFound()
     back = url_for("quotas.show", quota_id=quota.id)
     name = member.person.name

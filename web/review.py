@@ -57,14 +57,20 @@ def export() -> Response:
     return csv_response("queue.csv", [gettext(title) for title in words.HEADER], rows)
 
 
-@bp.get("/<int(max=9223372036854775807):application_id>")
+@bp.get("/<int:application_id>")
 def show(application_id: int) -> ResponseReturnValue:
     """One application with what stands behind it, and the form to decide."""
     application = _find(application_id)
     return _page(application, _form(application))
 
 
-@bp.post("/<int(max=9223372036854775807):application_id>/decide")
+@bp.get("/<int:application_id>/decide")
+def decide_again(application_id: int) -> ResponseReturnValue:
+    """Where a reload lands after a decision that came back: the page with the form."""
+    return redirect(url_for("review.show", application_id=_find(application_id).id), 303)
+
+
+@bp.post("/<int:application_id>/decide")
 @once.guard
 def decide(application_id: int) -> ResponseReturnValue:
     """First show what the decision will do; with `confirmed` do it. What was typed survives every answer."""
@@ -144,8 +150,14 @@ def _sector(application: Application) -> str:
     return sector_text(policy().sector_of(organisation.activity if organisation else None))
 
 
+def _following() -> Application | None:
+    """The application that has waited longest: what an operator opens after a decision."""
+    return db().scalar(queries.review_queue(current_actor(), QueueFilter()).limit(1))
+
+
 def _page(application: Application, form: DecisionForm, changes: list[Any] | None = None) -> str:
     actor: Actor = current_actor()
+    waits = application.state is ApplicationState.SUBMITTED
     earlier = paginate(db(), queries.earlier_quotas(application), limit=10, name="earlier")
     return render_template(
         "review/show.html",
@@ -161,7 +173,8 @@ def _page(application: Application, form: DecisionForm, changes: list[Any] | Non
         sector=_sector(application),
         capacity=queries.capacity_now(db(), application),
         quota=queries.quota_of(db(), application),
+        following=None if waits else _following(),
         kinds=KINDS,
-        waits=application.state is ApplicationState.SUBMITTED,
+        waits=waits,
         may_decide=may(actor, Action.APPLICATION_DECIDE, application),
     )

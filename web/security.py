@@ -21,8 +21,8 @@ CONTENT_SECURITY_POLICY = "; ".join(
     )
 )
 PERMISSIONS_POLICY = (
-    "camera=(), microphone=(), geolocation=(), payment=(), usb=(), serial=(), bluetooth=(), "
-    "display-capture=(), browsing-topics=(), publickey-credentials-get=(self)"
+    "camera=(), microphone=(), geolocation=(), payment=(), usb=(), serial=(), "
+    "display-capture=(), publickey-credentials-get=(self)"
 )
 HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from flask import Flask
 from flask_babel import gettext
 
+from allocator.models import Booking
+from allocator.states import BookingState, ReservationState
 from config.i18n import N_
 
 
@@ -73,6 +75,20 @@ def state_face(state: str) -> Face:
     return Face(gettext(face.label), face.tone) if face else Face(str(state), "neutral")
 
 
+def booking_state(booking: Booking) -> str:
+    """The one state that a booking is shown in everywhere; its reservation's while that says more.
+
+    A running booking that the cluster refuses is told as refused: that is what its owner must know.
+    """
+    reservation = booking.reservation.state
+    if booking.state == BookingState.CONFIRMED:
+        return str(reservation)
+    if booking.state == BookingState.STARTED and reservation == ReservationState.BLOCKED:
+        return str(reservation)
+    return str(booking.state)
+
+
 def init_app(app: Flask) -> None:
     """Let the badge macro look states up."""
     app.add_template_global(state_face)
+    app.add_template_global(booking_state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -71,6 +72,15 @@ def env(root: Path) -> None:
     if not any(pid for _, pid in cluster.status()):
         raise LabError("No lab runs in %(root)s: kezek lab start", {"root": root})
     _print_env(cluster)
+
+
+@lab.command(help="Run a client command as the lab's job user: kezek lab run -- sbatch …")
+@_ROOT
+@click.argument("command", nargs=-1, required=True)
+def run(root: Path, command: tuple[str, ...]) -> None:
+    """Takes this process's place, in the folder where it was called."""
+    argv, environment = NativeLab(root).as_job_user(command)
+    os.execvpe(argv[0], argv, environment)  # noqa: S606 - the point of the command
 
 
 @lab.command("prepare-forky", help="Build the Slurm 26.05 root and the pyslurm venv unless they are there.")

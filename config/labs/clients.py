@@ -73,6 +73,10 @@ class Clients(ABC):
             raise LabError("%(command)s: %(said)s", {"command": shown, "said": said})
         return done.stdout
 
+    def as_job_user(self, argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """A client command as the job user would type it where the caller is: command line, environment."""
+        return self._as_user(argv, self.job_user), {"PATH": SYSTEM_PATH, "LC_ALL": "C.UTF-8", **self.env}
+
     def sbatch(self, args: Sequence[str], script: str, *, user: str | None = None) -> int:
         """Submit as `user` (the job user by default); returns the job's id."""
         quiet = ("--parsable", f"--chdir={TMP}", "--output=/dev/null")

@@ -155,7 +155,7 @@ class Cluster(Protocol):
     def remove_accounts(self, names: Sequence[str]) -> None:
         """Remove accounts, their associations and QOS; a missing one is no error.
 
-        Only names with our prefix: else ValueError. Raises InUse, after removing the others, when one has jobs.
+        Only names with our prefix: else ValueError. Raises InUse, after all else is done, when one has jobs.
         """
         ...
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from scheduler.clusters import simulated_engine as engine
@@ -97,19 +98,28 @@ class SimulatedCluster(SimulatedSite):
         with self._accounting() as db:
             unknown = {row[0] for row in db.execute("SELECT login FROM unknown_login")}
             now = self._store.now(db)
+            busy = _busy(db)
+            kept = set()
             for account in accounts:
                 if strangers := sorted(account.logins & unknown):
                     raise Refused.said(self.slug, f"{account.name}: unknown login {strangers[0]}")
-                self._save(db, account, now)
+                before = {row[0] for row in db.execute(_LOGINS, (account.name,))}
+                staying = {login for login in before - account.logins if (account.name, login) in busy}
+                self._save(db, replace(account, logins=account.logins | staying), now)
+                kept |= {f"{login} in {account.name}" for login in staying}
+        # Only now, when all else is saved: as with sacctmgr, one job does not keep the others waiting.
+        if kept:
+            raise InUse.said(self.slug, f"jobs are active: {', '.join(sorted(kept))}")
 
     def remove_accounts(self, names: Sequence[str]) -> None:
         names = [require_account(name) for name in names]
         with self._accounting() as db:
-            for name in names:
-                busy = "SELECT 1 FROM run WHERE account = ? AND state IN ('PENDING', 'RUNNING')"
-                if db.execute(busy, (name,)).fetchone():
-                    raise InUse.said(self.slug, f"{name}: jobs are active")
-                db.execute("DELETE FROM account WHERE name = ?", (name,))
+            used = {account for account, _ in _busy(db)} & set(names)
+            db.executemany(
+                "DELETE FROM account WHERE name = ?", [(name,) for name in names if name not in used]
+            )
+        if used:
+            raise InUse.said(self.slug, f"jobs are active: {', '.join(sorted(used))}")
 
     def reservations(self) -> list[Reservation]:
         with self._controller() as db:
@@ -225,7 +235,13 @@ class SimulatedCluster(SimulatedSite):
             return [(_usage_of(row, now), row["reason"]) for row in rows]
 
 
+_LOGINS = "SELECT login FROM association WHERE account = ?"
 _LIVE_IN = "SELECT * FROM run WHERE reservation = ? AND state IN ('PENDING', 'RUNNING')"
+
+
+def _busy(db: sqlite3.Connection) -> set[tuple[str, str]]:
+    rows = db.execute("SELECT DISTINCT account, login FROM run WHERE state IN ('PENDING', 'RUNNING')")
+    return {(row["account"], row["login"]) for row in rows}
 
 
 def _live_run(slug: str, db: sqlite3.Connection, job_id: int) -> sqlite3.Row:

@@ -108,7 +108,7 @@ class SimulatedSite:
         db.execute(
             """INSERT INTO account VALUES (?, ?, ?, ?) ON CONFLICT (name)
             DO UPDATE SET description = excluded.description, gpu_minutes = excluded.gpu_minutes""",
-            (account.name, plain_text(account.description), account.gpu_minutes, now),
+            (account.name, plain_text(account.description) or account.name, account.gpu_minutes, now),
         )
         db.execute("DELETE FROM association WHERE account = ?", (account.name,))
         db.executemany(

@@ -9,7 +9,7 @@ parallel additions made slurmdbd 22.05 end itself ("unable to resolve deadlock")
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeVar
@@ -40,8 +40,11 @@ class _Seen:
 class SlurmAccounts:
     """The account half of the Cluster protocol; ``cluster_name`` is Slurm's own name for the cluster."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, live: Callable[[Sequence[str]], set[tuple[str, str]]]) -> None:
+        """``live`` tells (account, login) of every job that waits or runs in some accounts."""
         self._tools = tools
+        # slurmdbd refuses to remove who has jobs, but after a restart it has not heard of all of them.
+        self._live = live
 
     def read(self, cluster_name: str) -> list[Account]:
         """As Cluster.accounts. A login whose association is not as it should be reads ``login (QOS …)``:
@@ -174,21 +177,39 @@ class SlurmAccounts:
                 self._change("modify", "user", "where", f"name={','.join(part)}", where, "set", *qos)
 
     def _remove_logins(self, accounts: Sequence[Account], seen: _Seen, cluster_name: str) -> InUse | None:
-        in_use: InUse | None = None
         leaving = {
             account.name: seen.logins.get(account.name, {}).keys() - account.logins for account in accounts
         }
+        # A host that does not know a login shows its number or "nobody": that may be any of those who leave.
+        busy = {
+            (name, login)
+            for name, who in self._jobs_in(leaving)
+            for login in leaving[name]
+            if who == login or who not in seen.logins.get(name, {})
+        }
+        in_use = self._in_use(busy)
+        free = {name: {who for who in logins if (name, who) not in busy} for name, logins in leaving.items()}
         try:
-            gone = self._settle_people(leaving, cluster_name)
+            gone = self._settle_people(free, cluster_name)
         except InUse as error:
             in_use, gone = error, set()
-        for name, logins in leaving.items():
+        for name, logins in free.items():
             for part in _batches(sorted(logins - gone)):
                 try:
                     self._remove_people(part, [name], cluster_name)
                 except InUse as error:
                     in_use = error
         return in_use
+
+    def _jobs_in(self, leaving: Mapping[str, Set[str]]) -> set[tuple[str, str]]:
+        names = sorted(name for name, logins in leaving.items() if logins)
+        return self._live(names) if names else set()
+
+    def _in_use(self, busy: Set[tuple[str, str]]) -> InUse | None:
+        if not busy:
+            return None
+        told = ", ".join(f"{who} in {name}" for name, who in sorted(busy)[:20])
+        return InUse.said(self._tools.slug, f"jobs are active: {told}")
 
     def _settle_people(self, leaving: Mapping[str, Set[str]], cluster_name: str) -> set[str]:
         """Prepare people for leaving accounts: Slurm refuses while one of these is anybody's default account.
@@ -263,8 +284,11 @@ class SlurmAccounts:
         if not names:
             return
         seen = self._see(cluster_name)
-        in_use: InUse | None = None
-        for part in _batches([name for name in dict.fromkeys(names) if name in seen.descriptions]):
+        present = [name for name in dict.fromkeys(names) if name in seen.descriptions]
+        busy = self._live(present) if present else set()
+        in_use = self._in_use(busy)
+        used = {name for name, _ in busy}
+        for part in _batches([name for name in present if name not in used]):
             in_use = self._remove_part(part, seen, cluster_name) or in_use
         left = self._see(cluster_name) if seen.descriptions else seen
         qos = [name for name in dict.fromkeys(names) if name in seen.limits and name not in left.descriptions]

@@ -47,7 +47,7 @@ class SlurmCliCluster:
     def __init__(self, settings: ClusterSettings) -> None:
         self.slug = settings.slug
         self._tools = Tools(settings)
-        self._accounts = SlurmAccounts(self._tools)
+        self._accounts = SlurmAccounts(self._tools, self._live)
         self._name = ""
         self._version = ""
 
@@ -187,6 +187,16 @@ class SlurmCliCluster:
         for begin in range(0, len(jobs), BATCH):
             self._controller("scancel", "--quiet", *jobs[begin : begin + BATCH])
         return len(jobs)
+
+    def _live(self, accounts: Sequence[str]) -> set[tuple[str, str]]:
+        found: set[tuple[str, str]] = set()
+        for begin in range(0, len(accounts), BATCH):
+            some = ",".join(accounts[begin : begin + BATCH])
+            rows = self._parsed(
+                lambda output: text.table(output, 2), "squeue", "-h", f"--account={some}", "--format=%a|%u"
+            )
+            found |= {(account, login) for account, login in rows}
+        return found
 
     def accounts(self) -> list[Account]:
         return self._accounts.read(self._cluster_name())

@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from config.settings import ClusterSettings
@@ -28,6 +29,7 @@ _DEAD = (
     r"unable to contact|connection (refused|timed out|closed|reset)|unexpected message received"
     r"|socket timed out|zero bytes were transmitted|connect failure|communication|slurmctld\S* .*is DOWN"
     r"|protocol authentication|clock skew|slurmdbd.*(not|down)|could not resolve|no route to host"
+    r"|standby mode|temporarily (un)?able|temporarily unavailable"
 )
 _WRONG = r"invalid account|invalid user id|invalid node|invalid time|already started"
 # The first that matches counts. Both versions' words; the numbers are slurm_errno.h's, for pyslurm.
@@ -47,14 +49,21 @@ _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 # These start a process that does not have our environment, the first through a shell.
 _REMOTE = ("ssh",)
 _CLEARS_ENVIRONMENT = ("ssh", "sudo", "doas")
+# Slurm's tools end with 0 or 1. From 126 on a shell, env or ssh speaks (not found, killed, no connection),
+# below 0 a signal: none of these is an answer of the cluster.
+_NO_ANSWER = 126
+# How long a killed tool's pipes may stay open: what it left behind may hold them for ever.
+_LAST_WORDS_SECONDS = 2
 
 
-def error_for(cluster: str, text: str, number: int = 0) -> ClusterError:
-    """The typed error for what a tool said or for an errno; Refused when the cluster said something else."""
+def error_for(
+    cluster: str, text: str, number: int = 0, unclear: type[ClusterError] = Refused
+) -> ClusterError:
+    """The typed error for what a tool said or for an errno; ``unclear`` when it said something else."""
     for pattern, numbers, kind in SAID:
         if number in numbers or re.search(pattern, text, re.IGNORECASE):
             return kind.said(cluster, text)
-    return Refused.said(cluster, text or f"error {number}")
+    return unclear.said(cluster, text or f"error {number}")
 
 
 class Tools:
@@ -91,10 +100,15 @@ class Tools:
         said = f"{err.strip()}\n{out.strip()}".strip()
         if code == 0 or _ALREADY.search(said):
             return out
-        raise error_for(self.slug, f"{argv[0]}: {said or f'exit status {code}'}")
+        unclear = Refused if 0 < code < _NO_ANSWER else Unreachable
+        raise error_for(self.slug, f"{argv[0]}: {said or f'exit status {code}'}", unclear=unclear)
 
     def _execute(self, command: list[str], stdin: str, seconds: float) -> tuple[int | None, str, str]:
-        environment = {"PATH": os.environ.get("PATH", "") + ":" + _PATH, "HOME": os.environ.get("HOME", "/")}
+        environment = {
+            # An empty part would mean the current directory.
+            "PATH": ":".join(filter(None, (os.environ.get("PATH"), _PATH))),
+            "HOME": os.environ.get("HOME", "/"),
+        }
         try:
             process = subprocess.Popen(
                 command,
@@ -110,12 +124,24 @@ class Tools:
             )
         except OSError as error:
             raise Unreachable.said(self.slug, f"{command[0]}: {error.strerror}") from error
-        with process:
-            try:
-                out, err = process.communicate(stdin, timeout=seconds)
-            except subprocess.TimeoutExpired:
-                # The whole group: what a prefix (ssh, a wrapper) started would keep the pipes open.
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-                return None, "", ""
+        try:
+            out, err = process.communicate(stdin, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            return None, "", ""
         return process.returncode, out, err
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Kill a tool with all it started, but never wait for what cannot be killed."""
+    # The whole group: what a prefix (ssh, a wrapper) started would keep the pipes open. Under sudo it is not
+    # ours to kill, and a shared ssh connection lives on in a session of its own.
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=_LAST_WORDS_SECONDS)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
+    process.poll()

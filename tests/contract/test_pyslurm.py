@@ -50,6 +50,7 @@ def test_pyslurm_keeps_the_contract(
         "PYTHONPATH": str(ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+    environment.pop("KEZEK_CONTRACT_TABLE", None)
     environment[PYSLURM_LAB] = str(forky_lab.place.root)
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=800)
     print(done.stdout)

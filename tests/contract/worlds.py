@@ -18,7 +18,7 @@ from config.labs.errors import LabError
 from config.labs.slurm import SlurmLab
 from config.settings import ClusterSettings
 from scheduler.clusters import connect
-from scheduler.clusters.base import Account, Cluster, ClusterError, JobUsage, Reservation
+from scheduler.clusters.base import Account, Cluster, ClusterError, JobUsage, NodeState, Reservation
 from scheduler.clusters.simulated import SimulatedCluster
 from scheduler.clusters.simulated_store import Fault
 
@@ -65,6 +65,10 @@ class World(ABC):
     def cancel(self, job_id: int) -> None: ...
 
     @abstractmethod
+    def cancel_all(self) -> None:
+        """Every job of everybody ends, and has ended."""
+
+    @abstractmethod
     def put_reservation(self, reservation: Reservation) -> None:
         """Somebody else makes this reservation."""
 
@@ -103,10 +107,9 @@ class World(ABC):
         return [run for run in reading.jobs if run.job_id == job_id]
 
     def clean(self) -> None:
-        """No reservations, no jobs, only the accounts of the suite's start."""
+        """No jobs and no reservations."""
+        self.cancel_all()
         for held in self.cluster.reservations():
-            if held.name.startswith("kezek-"):
-                self.cluster.cancel_jobs(held.name)
             self.delete_reservation(held.name)
 
 
@@ -152,6 +155,11 @@ class SimulatedWorld(World):
 
     def cancel(self, job_id: int) -> None:
         self._simulated.cancel(job_id)
+
+    def cancel_all(self) -> None:
+        for run, _ in self._simulated.jobs():
+            if run.state in {"PENDING", "RUNNING"}:
+                self.cancel(run.job_id)
 
     def put_reservation(self, reservation: Reservation) -> None:
         self._simulated.put_by_hand(reservation)
@@ -232,12 +240,23 @@ class LabWorld(World):
 
     def requeue(self, job_id: int) -> None:
         self._lab.run("scontrol", "requeue", str(job_id))
-        # Slurm holds a requeued job for two minutes; nothing is learned by waiting for them.
+        # Slurm holds a requeued job for two minutes, of which a few seconds must pass: until then slurmd
+        # takes the new run's credential for the old one's, which it has revoked.
         assert self.wait(lambda: self.job(job_id)[0] == "PENDING", 30)
+        time.sleep(4)
         self._lab.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
 
     def cancel(self, job_id: int) -> None:
         self._lab.run("scancel", str(job_id))
+
+    def cancel_all(self) -> None:
+        def gone() -> bool:
+            jobs = self._lab.run("squeue", "-h", "-o", "%A").split()
+            if jobs:
+                self._lab.run("scancel", "--quiet", *jobs)
+            return not jobs
+
+        assert self.wait(gone, 30)
 
     def put_reservation(self, reservation: Reservation) -> None:
         times = [f"{key}=uts{int(at.timestamp())}" for key, at in
@@ -272,16 +291,17 @@ class LabWorld(World):
         if self._lab.daemons.pid("slurmctld") is None:
             self._lab.start_slurmctld()
         os.kill(self._pid(), signal.SIGCONT)
-        assert self.wait(self._answers, 30)
+        assert self.wait(self._settled, 90), self._lab.run("sinfo", "-N", "-o", "%N %T %E")
 
     def _pid(self) -> int:
         pid = self._lab.daemons.pid("slurmctld")
         assert pid is not None
         return pid
 
-    def _answers(self) -> bool:
+    def _settled(self) -> bool:
         try:
-            return bool(self.cluster.health().version)
+            # Nodes report themselves again after the controller's return; until then nothing can start.
+            return {node.state for node in self.cluster.nodes()} == {NodeState.UP}
         except ClusterError:
             return False
 

@@ -22,7 +22,7 @@ from allocator.db import Database
 from allocator.errors import Invalid, NoCapacity, Stale
 from allocator.models import Booking, BookingSlot, Quota
 from allocator.policy import load_policy
-from allocator.states import BookingState
+from allocator.states import BookingState, ReservationState
 from tests import factories
 from tests.factories import HOUR, NOW
 
@@ -128,7 +128,10 @@ def test_giving_back_and_time_passing_at_once_end_a_booking_once(database: Datab
     (quota_id,) = _quotas(database, 5000, 1)
     with database.transaction() as session:
         quota = session.get_one(Quota, quota_id)
-        ids = [factories.booking(session, quota, on=[node]).id for node in quota.cluster.nodes]
+        held = ReservationState.RESERVED
+        ids = [
+            factories.booking(session, quota, on=[node], reservation=held).id for node in quota.cluster.nodes
+        ]
     now = SOON + timedelta(hours=1)
 
     def give_back(booking_id: int) -> str:

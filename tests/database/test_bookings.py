@@ -49,6 +49,14 @@ def book(session: Session, actor: Actor, quota: Quota, wanted: Ask, now: datetim
     return bookings.book(session, actor, quota, wanted, rules=RULES, now=now)
 
 
+def reserved(session: Session, actor: Actor, quota: Quota, wanted: Ask) -> Booking:
+    """A booking that the cluster holds."""
+    booking = book(session, actor, quota, wanted)
+    booking.reservation.state = ReservationState.RESERVED
+    booking.reservation.seen_at = NOW
+    return booking
+
+
 def test_a_booking_holds_named_nodes_and_waits_for_the_cluster(
     session: Session, actor: Actor, quota: Quota
 ) -> None:
@@ -230,7 +238,7 @@ def test_before_its_start_everything_is_given_back(session: Session, actor: Acto
 def test_a_running_booking_ends_now_and_is_charged_until_now(
     session: Session, actor: Actor, quota: Quota
 ) -> None:
-    booking = book(session, actor, quota, ask(nodes=4))
+    booking = reserved(session, actor, quota, ask(nodes=4))
     assert bookings.advance(session, SOON)[BookingState.STARTED] == 1
     now = SOON + timedelta(hours=4, microseconds=1)
     done = bookings.cancel(session, actor, booking, reason="ready", expected_version=booking.version, now=now)
@@ -243,7 +251,7 @@ def test_a_running_booking_ends_now_and_is_charged_until_now(
 
 
 def test_started_but_not_yet_marked_is_charged_too(session: Session, actor: Actor, quota: Quota) -> None:
-    booking = book(session, actor, quota, ask())
+    booking = reserved(session, actor, quota, ask())
     done = bookings.cancel(
         session, actor, booking, reason="", expected_version=1, now=SOON + timedelta(hours=1)
     )
@@ -251,10 +259,14 @@ def test_started_but_not_yet_marked_is_charged_too(session: Session, actor: Acto
     assert booking.state is BookingState.ENDED
 
 
-def test_what_the_cluster_never_reserved_costs_nothing(session: Session, actor: Actor, quota: Quota) -> None:
+@pytest.mark.parametrize("state", [ReservationState.BLOCKED, ReservationState.PENDING])
+def test_what_the_cluster_never_reserved_costs_nothing(
+    session: Session, actor: Actor, quota: Quota, state: ReservationState
+) -> None:
+    """It refused, or it was away from beginning to end."""
     given_back, ended = book(session, actor, quota, ask()), book(session, actor, quota, ask())
     for booking in (given_back, ended):
-        booking.reservation.state = ReservationState.BLOCKED
+        booking.reservation.state = state
     bookings.advance(session, SOON)
     now = SOON + timedelta(hours=2)
     done = bookings.cancel(
@@ -300,7 +312,7 @@ def test_operators_give_back_and_the_owner_gets_a_letter(
 
 
 def test_time_passes_once_even_after_a_long_pause(session: Session, actor: Actor, quota: Quota) -> None:
-    booking = book(session, actor, quota, ask())
+    booking = reserved(session, actor, quota, ask())
     long_after = SOON + timedelta(days=3)
     assert bookings.advance(session, long_after) == {
         BookingState.STARTED: 1,
@@ -332,6 +344,11 @@ def test_nodes_are_kept_as_they_were_last_seen(session: Session) -> None:
     assert capacity.gpu_types(session, cluster) == {"h200": capacity.GpuType("h200", 2, 8, 16, 1, 8)}
     gone = session.scalars(select(Node).filter_by(name="n3")).one()
     assert gone.seen_at == NOW + timedelta(minutes=1)
+    fewer = capacity.NodeSeen("n2", "gpu", "h200", 4, NodeState.UP)
+    capacity.save_nodes(session, cluster, [down, fewer], NOW + timedelta(minutes=3))
+    last = session.scalars(select(Event).order_by(Event.seq.desc())).first()
+    assert last is not None
+    assert (last.kind, last.before["gpus"], last.after["gpus"]) == ("node.changed", 8, 4)
 
 
 def test_booked_shares_are_summed_by_day(session: Session, actor: Actor, quota: Quota) -> None:

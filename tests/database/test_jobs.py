@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any, cast
 
+import psycopg
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.engine import make_url
 
 from allocator.db import Database
 from allocator.health import scheduler_health
 from allocator.models import Booking, Cluster, JobHealth, Node, NodeState, Quota, SubmittedForm
-from allocator.states import BookingState, QuotaState
+from allocator.states import BookingState, QuotaState, ReservationState
 from config.clock import utcnow
 from config.errors import KezekError
 from config.settings import ClusterSettings, Settings
@@ -22,7 +28,8 @@ from scheduler.clusters.base import NodeState as SlurmNodeState
 from scheduler.clusters.base import Unreachable
 from scheduler.clusters.simulated_store import Fault
 from scheduler.job_health import Job
-from scheduler.jobs import FORMS_KEPT, Scheduler, expire, make_jobs
+from scheduler.jobs import FORMS_KEPT, LEASE_SECONDS, Scheduler, expire, make_jobs
+from scheduler.leader import FileLeadership, PostgresLeadership
 from tests.factories import NOW
 from tests.scheduling import Site, cluster_settings, site
 
@@ -86,7 +93,9 @@ class TestHealth:
 class TestExpiry:
     def test_time_passes(self, database: Database, tmp_path: Path) -> None:
         here = site(database, tmp_path)
-        first, second = here.book(1), here.book(2, starts_at=NOW + timedelta(days=3))
+        held = ReservationState.RESERVED
+        first = here.book(1, reservation=held)
+        second = here.book(2, starts_at=NOW + timedelta(days=3), reservation=held)
         expire(database, NOW + timedelta(days=1))
         states = {first: BookingState.STARTED, second: BookingState.CONFIRMED}
         assert (
@@ -102,7 +111,8 @@ class TestExpiry:
     def test_more_than_a_batch_in_one_run(self, database: Database, tmp_path: Path) -> None:
         here = site(database, tmp_path)
         for day in range(30):
-            here.book(1, starts_at=NOW + timedelta(days=day), hours=1)
+            start = NOW + timedelta(days=day)
+            here.book(1, starts_at=start, hours=1, reservation=ReservationState.RESERVED)
         expire(database, NOW + timedelta(days=40))
         assert set(here.ask(lambda session: session.scalars(select(Booking.state)).all())) == {
             BookingState.ENDED
@@ -179,6 +189,47 @@ def test_a_cluster_that_cannot_be_connected_to_stops_no_other(database_url: str,
         "usage:broken",
     }
     database.dispose()
+
+
+def test_a_lock_that_does_not_answer_stops_the_work(sqlite_database: Database, tmp_path: Path) -> None:
+    """The network to the database hangs: another may lead by now, though nobody has told us."""
+    process = Scheduler(settings_for(str(sqlite_database.engine.url), tmp_path), threading.Event())
+    lost = threading.Event()
+    process._confirmed = monotonic()
+    assert process._may_lead(lost)
+    process._confirmed -= LEASE_SECONDS
+    assert not process._may_lead(lost)
+
+
+def test_a_lock_whose_file_was_removed_is_lost(tmp_path: Path) -> None:
+    first, second = FileLeadership(tmp_path / "lock"), FileLeadership(tmp_path / "lock")
+    assert first.acquire()
+    (tmp_path / "lock").unlink()
+    assert second.acquire()
+    assert not first.holds()
+    assert second.holds()
+    second.release()
+
+
+def test_behind_a_pooler_nobody_leads(postgres_url: str) -> None:
+    """A pooler tells its clients a number of its own, and one server session may serve two schedulers."""
+    conninfo = make_url(postgres_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    lock = PostgresLeadership(conninfo)
+    with psycopg.connect(conninfo, autocommit=True) as pooled:
+        lock._prepare(pooled)
+        with pytest.raises(psycopg.OperationalError, match="pooler"):
+            lock._prepare(cast(Any, Pooled(pooled)))
+
+
+@dataclass
+class Pooled:
+    """What a pooler makes: every word goes through, the session's number is not the server's."""
+
+    through: psycopg.Connection[tuple[object, ...]]
+    info: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(backend_pid=1))
+
+    def execute(self, query: str) -> psycopg.Cursor[tuple[object, ...]]:
+        return self.through.execute(query)
 
 
 def test_failed_steps_show_in_the_jobs_health(database: Database, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from alembic import command
-from sqlalchemy import Engine, func, select, text
+from sqlalchemy import Engine, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -74,16 +74,18 @@ def test_database_refuses_two_slots_on_one_gpu(
     session: Session, second: tuple[tuple[int, int], tuple[int, int]], refused: bool
 ) -> None:
     if session.get_bind().dialect.name == "sqlite":
-        session.connection().exec_driver_sql("PRAGMA defer_foreign_keys=ON")  # bookings are not the point here
+        session.connection().exec_driver_sql(
+            "PRAGMA defer_foreign_keys=ON"
+        )  # bookings are not the point here
     else:
         session.execute(text("ALTER TABLE booking_slots DISABLE TRIGGER ALL"))
     node = a_node(session)
-    session.execute(BookingSlot.__table__.insert(), [slot(node, (0, 6), (0, 3))])
+    session.execute(insert(BookingSlot), [slot(node, (0, 6), (0, 3))])
     if not refused:
-        session.execute(BookingSlot.__table__.insert(), [slot(node, *second)])
+        session.execute(insert(BookingSlot), [slot(node, *second)])
         return
     with pytest.raises(DBAPIError, match="booking_slots_no_overlap"):
-        session.execute(BookingSlot.__table__.insert(), [slot(node, *second)])
+        session.execute(insert(BookingSlot), [slot(node, *second)])
 
 
 def three_events(database: Database) -> None:
@@ -100,6 +102,13 @@ def test_events_are_append_only(database: Database, statement: str) -> None:
     three_events(database)
     with pytest.raises(DBAPIError, match="append-only"), database.transaction() as session:
         session.execute(text(statement))
+
+
+def test_no_event_is_replaced_on_sqlite(sqlite_database: Database) -> None:
+    three_events(sqlite_database)
+    replace = "INSERT OR REPLACE INTO events SELECT * FROM events WHERE seq = 2"
+    with pytest.raises(DBAPIError, match="append-only"), sqlite_database.transaction() as session:
+        session.execute(text(replace))
 
 
 def test_truncate_is_refused_on_postgresql(postgres_url: str) -> None:

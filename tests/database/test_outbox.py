@@ -139,6 +139,7 @@ def test_after_many_tries_it_is_given_up_with_the_reason(database: Database, tmp
     assert send_due(database, site, NOW)["failed"] == 1
     (item,) = items(database)
     assert (item.state, bool(item.problem)) == (OutboxState.FAILED, True)
+    assert "token" not in item.details  # the link in it still works
 
 
 def test_an_address_that_does_not_exist_stops_nobody_else(
@@ -164,6 +165,18 @@ def test_a_letter_that_cannot_be_written_is_given_up(database: Database, site: S
         letters.post(session, "confirm_email", person.id, {}, now=NOW)
     assert send_due(database, site, NOW)["failed"] == 1
     assert "confirm_email cannot be written" in (items(database)[0].problem or "")
+
+
+def test_a_letter_that_kills_its_sender_is_given_up(database: Database, site: Settings) -> None:
+    post(database, "a@example.kz")
+    now = NOW
+    for _ in range(MOST_TRIES):
+        assert len(claim(database, now)) == 1
+        now += LEASE
+    assert claim(database, now) == []
+    (item,) = items(database)
+    assert (item.state, item.problem) == (OutboxState.FAILED, "no try came to an end")
+    assert "token" not in item.details
 
 
 def test_whoever_dies_after_claiming_loses_nothing(
@@ -223,6 +236,22 @@ def test_no_transaction_is_open_while_the_server_thinks(
     monkeypatch.setattr(outbox.SmtpSender, "send", watched)
     send_due(database, site, NOW)
     assert checked_out == [0]
+
+
+def test_files_of_letters_are_readable_as_they_are(database: Database, tmp_path: Path) -> None:
+    with database.transaction() as session:
+        person = factories.person(session, email="dana@example.kz", name="Дана Әлім", locale="kk")
+        details = {"id": 7, "title": "Егіс алқаптарын спутник суреттерінен тану", "hours": "80"}
+        letters.post(session, "application_submitted", person.id, details, now=NOW)
+    send_due(database, Settings(data_dir=tmp_path, secret_key=SECRET), NOW)
+    (path,) = (tmp_path / "mail").iterdir()
+    text = path.read_text(encoding="utf-8")
+    assert "Content-Transfer-Encoding: 8bit" in text
+    assert "To: Дана Әлім <dana@example.kz>\n" in text
+    assert "=?utf-8?" not in text
+    message = email.message_from_string(text, policy=policy.default)
+    assert f"Subject: {message['Subject']}\n" in text
+    assert text.count(details["title"]) >= 2  # in the subject and in the letter
 
 
 def test_in_the_demonstration_letters_are_files(database: Database, tmp_path: Path) -> None:

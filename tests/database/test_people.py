@@ -17,7 +17,7 @@ from allocator.db import Database
 from allocator.errors import Conflict, Forbidden, Invalid, NotFound, Stale
 from allocator.models import Event, Membership, Organisation, OutboxItem, Person, RoleGrant
 from allocator.people import CLUSTER_LOGIN
-from allocator.sign_in import find_account, prove
+from allocator.sign_in import Proof, find_account, prove
 from tests import factories
 from tests.factories import actor_of
 
@@ -57,16 +57,59 @@ def together(database: Database, acts: list[Callable[[Session], object]]) -> lis
     return problems
 
 
-def test_the_last_to_register_an_unconfirmed_address_counts(session: Session) -> None:
-    register(session, password="the thief knows this one")
-    stolen = last_token(session)
-    register(session, password="the owner knows this one")
+THIEFS, OWNERS = "the thief knows this one", "the owner knows this one"
+
+
+def knows(session: Session, password: str) -> Proof | None:
+    return prove(find_account(session, "a@example.kz"), password)
+
+
+def test_registering_an_unconfirmed_address_again_only_sends_the_letter_again(session: Session) -> None:
+    register(session, password=THIEFS)
+    first = last_token(session)
+    people.register(
+        session,
+        email="A@example.kz",
+        name="Other Name",
+        password=OWNERS,
+        locale="kk",
+        confirm_within=DAY,
+        now=NOW,
+    )
+    person = session.scalars(select(Person)).one()
+    assert (person.name, person.locale, person.email_confirmed_at) == ("Dana Omar", "ru", None)
+    assert knows(session, THIEFS)
+    assert not knows(session, OWNERS)
+    assert session.scalars(select(OutboxItem.letter)).all() == ["confirm_email"] * 2
+    assert session.scalars(select(Event.kind)).all() == ["person.registered"]
     with pytest.raises(NotFound):
-        people.confirm(session, stolen, now=NOW)
-    person = people.confirm(session, last_token(session), now=NOW)
+        people.confirm(session, first, knows(session, THIEFS), now=NOW)
+
+
+def test_a_link_confirms_only_with_the_password_and_survives_a_wrong_one(session: Session) -> None:
+    register(session)
+    token = last_token(session)
+    other = factories.person(session)
+    for proof in (knows(session, OWNERS), prove(find_account(session, other.email), factories.PASSWORD)):
+        with pytest.raises(Invalid) as refused:
+            people.confirm(session, token, proof, now=NOW)
+        assert list(refused.value.fields) == ["password"]
+    right = knows(session, "four calm grey camels")
+    assert people.confirm(session, token, right, now=NOW).email_confirmed_at == NOW
+    with pytest.raises(NotFound):
+        people.confirm(session, token, right, now=NOW)
+
+
+def test_the_owner_of_an_address_registered_by_another_gets_the_account_alone(session: Session) -> None:
+    register(session, password=THIEFS)
+    link = last_token(session)
+    password_changes.request_reset(session, "a@example.kz", lifetime=DAY, now=NOW)
+    person = password_changes.reset_password(session, last_token(session), OWNERS, secret="s", now=NOW)
     assert person.email_confirmed_at == NOW
-    assert prove(find_account(session, "a@example.kz"), "the owner knows this one")
-    assert not prove(find_account(session, "a@example.kz"), "the thief knows this one")
+    assert knows(session, OWNERS)
+    assert not knows(session, THIEFS)
+    with pytest.raises(NotFound):
+        people.confirm(session, link, knows(session, OWNERS), now=NOW)
 
 
 def test_a_confirmed_account_is_not_touched_by_registering_again(session: Session) -> None:
@@ -87,7 +130,7 @@ def test_registering_the_same_address_at_once_makes_one_account(database: Databa
 def test_links_grow_old(session: Session) -> None:
     register(session)
     with pytest.raises(NotFound):
-        people.confirm(session, last_token(session), now=NOW + DAY)
+        people.confirm(session, last_token(session), knows(session, "four calm grey camels"), now=NOW + DAY)
 
 
 def test_a_reset_confirms_the_address_and_works_once(session: Session) -> None:

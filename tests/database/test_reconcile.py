@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
@@ -12,8 +12,9 @@ import pytest
 from sqlalchemy import Engine, select, update
 
 from allocator.db import Database
-from allocator.models import Booking, Person, Quota, QuotaMember
+from allocator.models import Booking, Node, Person, Quota, QuotaMember
 from allocator.states import BookingState, QuotaState, ReservationState
+from scheduler.apply import apply
 from scheduler.clusters.base import (
     Account,
     Conflict,
@@ -24,6 +25,7 @@ from scheduler.clusters.base import (
     Unreachable,
 )
 from scheduler.clusters.simulated_store import Fault
+from scheduler.plan import Plan, RemoveAccount
 from scheduler.reconcile import ClocksApart, NotKnown, look, reconcile
 from tests import factories
 from tests.factories import NOW
@@ -159,6 +161,19 @@ class TestTheEnd:
         assert here.names() == []
         assert here.reservation(booking).state is ReservationState.RELEASED
 
+    def test_by_its_own_clock_it_is_not_over_yet(self, here: Site) -> None:
+        """Ours may be two minutes ahead: that is no reason to end jobs before the promised time."""
+        booking = here.book(1, starts_at=NOW - HOUR, state=BookingState.STARTED)
+        here.reconcile()
+        here.cluster.submit("aigerim", f"kezek-q{here.quota_id}", 8, reservation=f"kezek-{booking}")
+        here.change(booking, state=BookingState.ENDED, ends_at=NOW + timedelta(seconds=90))
+        here.reconcile()
+        assert here.names() == [f"kezek-{booking}"]
+        assert [job.state for job, _ in here.cluster.jobs()] == ["RUNNING"]
+        here.clock.advance(seconds=90)
+        here.reconcile()
+        assert here.names() == []
+
     def test_one_that_the_cluster_purged_at_its_end_is_not_healed(self, here: Site) -> None:
         booking = here.book(1, hours=2)
         here.reconcile()
@@ -246,13 +261,44 @@ class TestHealing:
         assert here.names() == [f"kezek-{booking}"]
         assert here.reservation(booking).state is ReservationState.RESERVED
 
-    def test_unknown_ones_of_ours_go_foreign_ones_stay(self, here: Site) -> None:
-        for name in ("kezek-4711", "kezek-test", "maintenance"):
+    def test_what_this_database_did_not_make_stays(self, here: Site) -> None:
+        """Another Kezek's, or our own from before the database was restored from last night's copy."""
+        names = ("kezek-4711", "kezek-9999999999999999999", "kezek-test", "maintenance")
+        for name in names:
             here.cluster.put_by_hand(Reservation(name, NOW + DAY, NOW + 2 * DAY, ("gpu0004",), ("root",)))
-        here.cluster.save_accounts([Account("kezek-q4711", "", 5), Account("kezek-try", "", 5)])
+        accounts = ("kezek-q4711", "kezek-q9999999999999999999", "kezek-try")
+        here.cluster.save_accounts([Account(name, "", 5_000, LOGINS) for name in accounts])
+        here.cluster.submit("aigerim", "kezek-q4711", 8)
         here.reconcile()
-        assert here.names() == ["kezek-test", "maintenance"]
-        assert [one.name for one in here.cluster.accounts()] == [f"kezek-q{here.quota_id}", "kezek-try"]
+        assert here.names() == sorted(names)
+        assert {one.name for one in here.cluster.accounts()} == {f"kezek-q{here.quota_id}", *accounts}
+        assert [job.state for job, _ in here.cluster.jobs()] == ["RUNNING"]
+
+    def test_what_belongs_to_another_cluster_of_ours_stays(self, here: Site) -> None:
+        """Clusters may share one accounting database, and then each sees the accounts of all."""
+        with here.database.transaction() as session:
+            other = factories.cluster(session, slug="other", nodes=1)
+            application = factories.application(session, factories.person(session), other)
+            quota = factories.quota(session, application, state=QuotaState.EXPIRED)
+            booking = factories.booking(session, quota, state=BookingState.CANCELLED)
+            account, name = quota.account, booking.reservation_name
+        here.cluster.save_accounts([Account(account, "", 5)])
+        here.cluster.put_by_hand(Reservation(name, NOW + DAY, NOW + 2 * DAY, ("gpu0004",), (account,)))
+        here.reconcile()
+        assert here.names() == [name]
+        assert account in {one.name for one in here.cluster.accounts()}
+
+    def test_a_released_one_that_comes_back_goes_again(self, here: Site) -> None:
+        """slurmctld forgot a deletion that it had acknowledged."""
+        booking = here.book(1)
+        here.reconcile()
+        there = held(here, booking)
+        here.change(booking, state=BookingState.CANCELLED, slots=[])
+        here.reconcile()
+        assert here.reservation(booking).state is ReservationState.RELEASED
+        here.cluster.put_by_hand(there)
+        here.reconcile()
+        assert here.names() == []
 
 
 class TestTrouble:
@@ -311,6 +357,62 @@ class TestTrouble:
         here.cluster.set_fault(Fault.UNDER_DELIVERY, 1)
         here.reconcile()
         assert [job.state for job, _ in here.cluster.jobs()] == ["RUNNING"]
+
+    def test_a_refused_correction_takes_nothing_away(self, here: Site) -> None:
+        """A node left the cluster for good: what remains of the reservation still keeps others out."""
+        booking = here.book(1, 2)
+        here.reconcile()
+        left = replace(held(here, booking), nodes=("gpu0001",))
+        here.cluster.put_by_hand(left)
+        with here.database.transaction() as session:
+            session.execute(update(Node).where(Node.name == "gpu0002").values(name="gpu9999"))
+        outcome = here.reconcile()
+        assert isinstance(outcome.failures[f"kezek-{booking}"], Refused)
+        assert here.cluster.reservations() == [left]
+        assert here.reservation(booking).state is ReservationState.BLOCKED
+
+    def test_one_that_somebody_let_begin_early_is_made_anew(self, here: Site) -> None:
+        booking = here.book(1)
+        here.reconcile()
+        good = held(here, booking)
+        here.cluster.put_by_hand(replace(good, starts_at=NOW - HOUR))
+        assert here.reconcile().failures == {}
+        assert held(here, booking) == good
+
+    def test_a_changed_association_does_not_keep_an_expired_quota_open(self, here: Site) -> None:
+        here.reconcile()
+        account = f"kezek-q{here.quota_id}"
+        here.cluster.submit("aigerim", account, 8)
+        with here.database.transaction() as session:
+            session.execute(update(Quota).values(state=QuotaState.EXPIRED))
+        shown = replace(here.cluster.accounts()[0], logins=frozenset({"aigerim (QOS normal)"}))
+        applied = apply(here.cluster, Plan((RemoveAccount(shown),)))
+        assert isinstance(applied.failures[account], InUse)
+        (kept,) = here.cluster.accounts()
+        assert (kept.gpu_minutes, kept.logins) == (0, LOGINS)
+
+    def test_accounting_that_hangs_does_not_keep_reservations_waiting(
+        self, here: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here.reconcile()
+        booking = here.book(1)
+        saves: list[int] = []
+
+        def hang(accounts: Sequence[Account]) -> None:
+            saves.append(len(accounts))
+            here.cluster.set_fault(Fault.ACCOUNTING_DOWN)
+            raise Unreachable.said(here.cluster.slug, "sacctmgr: no answer within 20 s")
+
+        monkeypatch.setattr(here.cluster, "save_accounts", hang)
+        monkeypatch.setattr("scheduler.apply.BATCH", 1)
+        with here.database.transaction() as session:
+            cluster = session.get_one(Quota, here.quota_id).cluster
+            for _ in range(5):
+                factories.quota(session, factories.application(session, factories.person(session), cluster))
+        outcome = here.reconcile()
+        assert saves == [1]
+        assert here.names() == [f"kezek-{booking}"]
+        assert len(outcome.failures) == 5
 
     def test_an_unknown_login_blocks_its_account_only(self, here: Site) -> None:
         with here.database.transaction() as session:

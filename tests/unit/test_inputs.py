@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allocator.errors import Invalid
-from allocator.inputs import Faults, check_email, check_line, check_phone, one_line, paragraphs
+from allocator.inputs import Faults, check_email, check_line, check_phone, one_line
 from web.exports import FORMULA_STARTS, cell, csv_lines
 
 
@@ -20,14 +20,6 @@ def test_one_line_is_one_visible_normal_line(text: str) -> None:
     assert not any(unicodedata.category(sign) in {"Cc", "Cf", "Cs"} for sign in clean)
     assert "\n" not in clean
     clean.encode()  # fit for the database
-
-
-@given(st.text())
-def test_paragraphs_keep_lines_without_piling_them_up(text: str) -> None:
-    clean = paragraphs(text)
-    assert "\n\n\n" not in clean
-    assert "\r" not in clean
-    clean.encode()
 
 
 @given(st.text(max_size=300), st.integers(1, 100))

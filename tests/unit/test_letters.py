@@ -24,7 +24,8 @@ def details_of(letter: str) -> Mapping[str, str]:
 def test_a_letter_tells_all_its_details(letter: str, lang: str) -> None:
     details = details_of(letter)
     subject, text = render(letter, lang, "Айгерім", details, "https://kezek.example/")
-    assert "Айгерім" in text
+    # a stranger may have typed the name beside somebody's address: the first letter carries none of it
+    assert ("Айгерім" in text) is (letter != "confirm_email")
     assert "%(" not in subject + text
     assert [name for name in details if f"<{name}>" not in subject + text] == []
 

@@ -30,8 +30,11 @@ ACCOUNT = Account("kezek-q3", "kezek quota 3", 600, frozenset({"aigerim"}))
 BOOKED = Reservation("kezek-5", NOW + HOUR, NOW + 5 * HOUR, ("gpu1", "gpu2"), ("kezek-q3",))
 
 
-def wanted(*reservations: Reservation, accounts: tuple[Account, ...] = (ACCOUNT,)) -> Wanted:
-    return Wanted({one.name: one for one in accounts}, {one.name: one for one in reservations})
+def wanted(
+    *reservations: Reservation, accounts: tuple[Account, ...] = (ACCOUNT,), retired: tuple[str, ...] = ()
+) -> Wanted:
+    known = {one.name: one for one in accounts}
+    return Wanted(known, {one.name: one for one in reservations}, frozenset(retired))
 
 
 def actual(
@@ -54,7 +57,8 @@ def test_accounts_come_first_and_go_last() -> None:
     old = Account("kezek-q1", "", 60)
     over = replace(BOOKED, name="kezek-4")
     moved = replace(BOOKED, name="kezek-6", nodes=("gpu3",))
-    plan = make_plan(wanted(BOOKED, replace(moved, nodes=("gpu4",))), actual(over, moved, accounts=(old,)))
+    should = wanted(BOOKED, replace(moved, nodes=("gpu4",)), retired=("kezek-4", "kezek-q1"))
+    plan = make_plan(should, actual(over, moved, accounts=(old,)))
     assert [type(step) for step in plan.steps] == [
         SaveAccount,
         DeleteReservation,
@@ -133,14 +137,16 @@ def test_limit_and_logins_are_corrected_the_description_is_not() -> None:
     ]
 
 
-def test_unknown_ones_of_ours_go_and_lookalikes_stay() -> None:
-    names = ("kezek-77", "kezek-test", "kezek-007", "kezek-5-old", "maintenance")
+def test_what_is_over_goes_and_what_we_did_not_make_stays() -> None:
+    names = ("kezek-77", "kezek-78", "kezek-test", "kezek-007", "kezek-5-old", "maintenance")
     shown = [replace(BOOKED, name=name, nodes=(f"n{name}",)) for name in names]
-    accounts = tuple(Account(name, "", None) for name in ("kezek-q9", "kezek-quota", "kezek-q"))
-    plan = make_plan(Wanted(), actual(*shown, accounts=accounts))
+    accounts = tuple(Account(name, "", None) for name in ("kezek-q9", "kezek-q10", "kezek-quota"))
+    plan = make_plan(
+        Wanted(retired=frozenset({"kezek-77", "kezek-q9", "kezek-5-old"})), actual(*shown, accounts=accounts)
+    )
     assert [step.name for step in plan.steps] == ["kezek-77", "kezek-q9"]
     assert {notice.name for notice in plan.notices if isinstance(notice, NotOurs)} == {
-        "kezek-test", "kezek-007", "kezek-5-old", "kezek-quota", "kezek-q",
+        "kezek-78", "kezek-test", "kezek-007", "kezek-q10", "kezek-quota",
     }  # fmt: skip
 
 
@@ -149,6 +155,15 @@ def test_a_foreign_one_in_the_way_is_named() -> None:
     plan = make_plan(wanted(BOOKED), actual(foreign))
     assert plan.notices == (ForeignInTheWay("kezek-5", foreign, ("gpu2",)),)
     assert "! kezek-5: reservation maintenance has gpu2 2026-11-23T10:00:00Z" in "\n".join(plan.lines())
+
+
+def test_one_of_another_kezek_in_the_way_is_named_too() -> None:
+    foreign = replace(BOOKED, name="kezek-4711", nodes=("gpu2",))
+    plan = make_plan(wanted(BOOKED), actual(foreign))
+    assert plan.notices == (
+        ForeignInTheWay("kezek-5", foreign, ("gpu2",)),
+        NotOurs("reservation", "kezek-4711"),
+    )
 
 
 def test_a_foreign_one_before_or_beside_is_not_in_the_way() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from config.settings import ClusterSettings
-from scheduler.clusters.base import Account, Garbled, Refused, Unreachable
+from scheduler.clusters.base import Account, Garbled, Missing, Refused, Unreachable
 from scheduler.clusters.names import check_account, plain_text
 from scheduler.clusters.slurm_cli import SlurmCliCluster
 from scheduler.clusters.slurm_tools import Tools
@@ -88,6 +89,28 @@ def test_a_silent_failure_is_told(tmp_path: Path) -> None:
     silent = script(tmp_path, "silent", "exit 3")
     with pytest.raises(Refused, match="exit status 3"):
         tools().run(str(silent))
+
+
+def test_what_a_tool_leaves_behind_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """As a shared ssh connection does: in a session of its own, out of reach, holding our pipes."""
+    mark = tmp_path / "pid"
+    leaves = script(tmp_path, "leaves", f"setsid sh -c 'echo $$ > {mark}; exec sleep 60' & wait")
+    begin = time.monotonic()
+    with pytest.raises(Unreachable, match="no answer"):
+        tools().run(str(leaves), timeout=0.5)
+    assert time.monotonic() - begin < 10
+    os.kill(int(mark.read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("ending", ["kill -9 $$", "exit 127", "exit 137", "exit 255"])
+def test_a_tool_that_did_not_come_to_an_answer_was_refused_nothing(tmp_path: Path, ending: str) -> None:
+    with pytest.raises(Unreachable, match="exit status"):
+        tools().run(str(script(tmp_path, "dies", ending)))
+
+
+def test_words_count_more_than_the_exit_status(tmp_path: Path) -> None:
+    with pytest.raises(Missing):
+        tools().run(str(script(tmp_path, "says", "echo 'Requested reservation is invalid'; exit 225")))
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:

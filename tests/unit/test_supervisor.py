@@ -85,7 +85,7 @@ def test_a_part_that_dies_is_named(supervise: Callable[[str], Supervisor]) -> No
 def test_what_never_gets_healthy_tells_why(
     supervise: Callable[[str], Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "READY_SECONDS", 1)
+    monkeypatch.setattr(supervisor, "PATIENCE_SECONDS", 1)
     with pytest.raises(StartFailed) as caught:
         run(supervise("unhealthy"))
     assert "503 the scheduler is silent" in str(caught.value)

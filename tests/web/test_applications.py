@@ -265,3 +265,25 @@ def test_a_revision_is_on_record(site: Site, lab: Lab) -> None:
     with site.database.reader() as session:
         event = session.scalars(select(Event).where(Event.kind == "application.revised")).one()
         assert (event.before["gpu_seconds"], event.after["gpu_seconds"]) == (1600 * 3600 + 1800, 360_000)
+
+
+def test_faults_of_every_stage_are_told_in_one_round(site: Site, lab: Lab) -> None:
+    browser = site.browser_of(lab.head)
+    wrong = lab.answers(title="", gpu_hours="many", purpose="", gpus_per_node="99")
+    text = text_of(submit(browser, NEW, wrong))
+    for fault in ("Fill this in", "Enter a number", "Say what the hours are for", "GPUs at most"):
+        assert fault in text
+    assert "Not saved yet" in text
+    assert "are saved as a draft" not in text
+
+
+def test_an_incomplete_draft_says_that_it_is_saved(site: Site, lab: Lab) -> None:
+    browser = site.browser_of(lab.head)
+    page = browser.get(submit(browser, NEW, lab.answers(purpose="")).location)
+    assert "Your draft is saved. Before you submit it" in text_of(page)
+
+
+def test_a_citizen_hears_that_an_organisation_does_not_fit(site: Site, lab: Lab) -> None:
+    text = text_of(submit(site.browser_of(lab.head), NEW, lab.answers(category="citizen")))
+    assert "A citizen applies without an organisation" in text
+    assert "Add your IIN to your profile" in text

@@ -112,3 +112,11 @@ def test_literals_in_templates_follow_the_reader(visitor: FlaskClient) -> None:
     # Jinja works filters of literals out while compiling, which would freeze the first reader's language.
     assert "1 күн 6 сағат" in visitor.get("/gallery?lang=kk").text
     assert "1 day 6 hours" in visitor.get("/gallery?lang=en").text
+
+
+def test_the_switch_never_leads_to_what_cannot_be_asked_for(visitor: FlaskClient) -> None:
+    refused = visitor.post("/account/sign-out", headers={"Referer": "http://localhost/help?x=1"})
+    assert "next=/help" in refused.text
+    elsewhere = visitor.post("/account/sign-out", headers={"Referer": "http://evil.example/help"})
+    assert "next=/help" not in elsewhere.text
+    assert "next=/account/sign-out" not in elsewhere.text

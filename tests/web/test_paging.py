@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -9,9 +10,12 @@ import pytest
 from flask import Flask
 from sqlalchemy import Engine, select
 
+from allocator.actors import Role
 from allocator.db import Database
 from allocator.models.records import JobHealth
 from config.clock import utcnow
+from tests import factories
+from tests.browsing import Site
 from web.paging import here, order, paginate, paginate_rows, sorting
 
 COLUMNS = {"name": JobHealth.name, "interval": JobHealth.interval_seconds}
@@ -87,3 +91,22 @@ def test_only_allowed_columns_sort(app: Flask, sqlite_database: Database) -> Non
 def test_links_keep_the_rest_of_the_address(app: Flask) -> None:
     with app.test_request_context("/gallery?sort=hours&state=a&state=b&lang=ru"):
         assert here(page=2, sort=None) == "/gallery?state=a&state=b&page=2"
+
+
+HOSTILE = "endpoint=x&_scheme=javascript&_external=1&_anchor=x&_method=POST&quota_id=x&page=2"
+
+
+@pytest.mark.parametrize(
+    "path", ["/quotas/{quota}", "/bookings", "/review?state=any&", "/audit?", "/people?"]
+)
+def test_a_query_cannot_change_where_links_lead(site: Site, path: str) -> None:
+    """What `url_for` takes for words of its own may stand in anybody's query."""
+    with site.data() as session:
+        reader = factories.person(session, roles=list(Role))
+        quota = factories.quota(session, factories.application(session, reader, factories.cluster(session)))
+    url = path.format(quota=quota.id)
+    answer = site.browser_of(reader).get(f"{url}{'' if url.endswith(('?', '&')) else '?'}{HOSTILE}")
+    assert answer.status_code == 200
+    hrefs = re.findall(r'href="([^"]*)"', answer.text)
+    assert hrefs
+    assert all(href.startswith(("/", "#")) for href in hrefs)

@@ -32,7 +32,11 @@ def test_registers_confirms_with_a_button_and_signs_in(site: Site) -> None:
 
     for _ in range(3):  # a mail scanner looks, and the link still works
         assert browser.get(link).status_code == 200
-    answer = submit(browser, link, {})
+    answer = submit(browser, link, {"password": "not the password"})
+    assert answer.status_code == 422
+    assert "This is not the password chosen at registration" in text_of(answer)
+    assert 'href="/account/forgotten"' in answer.text
+    answer = submit(browser, link, {"password": FORM["password"]})
     assert answer.location == "/account/sign-in"
     assert "Your address is confirmed" in text_of(browser.get(answer.location))
 
@@ -54,6 +58,36 @@ def test_known_and_unknown_addresses_get_the_same_answer(site: Site) -> None:
     assert answers[0].location == answers[1].location
     assert answers[0].data == answers[1].data
     assert [letter.letter for letter in letters(site)] == ["already_registered", "confirm_email"]
+
+
+def test_a_stranger_who_registered_an_address_first_gains_nothing(site: Site) -> None:
+    stranger, owner = site.visitor(), site.visitor()
+    theirs = FORM | {"password": "the stranger knows this", "name": "Somebody Else"}
+    answers = [submit(stranger, "/account/register", theirs), submit(owner, "/account/register", FORM)]
+    assert answers[0].location == answers[1].location
+    assert answers[0].data == answers[1].data
+    link = f"/account/confirm/{letters(site)[-1].details['token']}"
+    assert submit(owner, link, {"password": FORM["password"]}).status_code == 422
+
+    submit(owner, "/account/forgotten", {"email": FORM["email"]})
+    reset = f"/account/reset/{letters(site)[-1].details['token']}"
+    new = "five calm grey camels"
+    assert submit(owner, reset, {"new_password": new}).status_code == 303
+    assert owner.get(link).status_code == 404
+    for browser, password, status in ((stranger, theirs["password"], 422), (owner, new, 303)):
+        data = {"email": FORM["email"], "password": password}
+        assert submit(browser, "/account/sign-in", data).status_code == status
+
+
+def test_tries_at_the_password_of_a_link_are_counted_like_signing_in(site: Site) -> None:
+    browser = site.visitor()
+    submit(browser, "/account/register", FORM)
+    link = f"/account/confirm/{letters(site)[0].details['token']}"
+    answers = [submit(browser, link, {"password": "not the password"}) for _ in range(11)]
+    assert [answer.status_code for answer in answers] == [422] * 10 + [429]
+    assert int(answers[-1].headers["Retry-After"]) > 0
+    assert "Too many tries" in text_of(answers[-1])
+    assert submit(browser, link, {"password": FORM["password"]}).status_code == 429
 
 
 def test_keeps_what_was_typed_and_names_every_fault(site: Site) -> None:

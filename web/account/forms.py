@@ -49,6 +49,12 @@ class RegisterForm(Form):
     locale = _language()
 
 
+class ConfirmForm(Form):
+    """The password chosen at registration, beside the link of the letter."""
+
+    password = _password(lazy_gettext("Password"))
+
+
 class EmailForm(Form):
     """An address to send a link to."""
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from flask import flash, redirect, render_template, request, url_for
+from flask import flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
-from allocator import people, tokens
-from allocator.errors import Invalid
+from allocator import people, sign_in, tokens
+from allocator.errors import Invalid, Throttled
 from allocator.models import TokenPurpose
 from config.clock import utcnow
 from web import limits, once
 from web.account.blueprint import bp
-from web.account.forms import EmailForm, RegisterForm
+from web.account.forms import ConfirmForm, EmailForm, RegisterForm
+from web.account.sign_in import attempt, secret
+from web.errors import translated
 from web.forms import text
 from web.i18n import language
 from web.session import db, settings
@@ -57,13 +59,29 @@ def check_mail() -> ResponseReturnValue:
 
 @bp.route("/confirm/<token>", methods=["GET", "POST"])
 def confirm(token: str) -> ResponseReturnValue:
-    """Confirm with a button: programs that look at the links in letters must not use the link up."""
-    if request.method == "POST":
-        people.confirm(db(), token, now=utcnow(), forbidden_logins=settings().forbidden_logins)
-        flash(gettext("Your address is confirmed. You can sign in now."), "success")
-        return redirect(url_for("account.sign_in"), 303)
-    works = tokens.holder(db(), token, TokenPurpose.CONFIRM_EMAIL, now=utcnow()) is not None
-    return render_template("account/confirm.html", works=works), 200 if works else 404
+    """Confirm with the password of the registration; programs that only look at links change nothing.
+
+    Tries at the password are counted like signing in.
+    """
+    form = ConfirmForm()
+    person = tokens.holder(db(), token, TokenPurpose.CONFIRM_EMAIL, now=utcnow())
+    if person is None:
+        return render_template("account/confirm.html", form=form, works=False), 404
+    status, headers, email = 422 if form.is_submitted() else 200, dict[str, str](), person.email
+    if form.validate_on_submit():
+        try:
+            proof = attempt(email, text(form.password))
+            people.confirm(db(), token, proof, now=utcnow(), forbidden_logins=settings().forbidden_logins)
+        except Throttled as error:
+            form.form_errors.append(translated(error))
+            status, headers = 429, {"Retry-After": str(error.details["seconds"])}
+        except Invalid as error:
+            form.show(error)
+        else:
+            sign_in.forgive(db(), email, secret=secret())
+            flash(gettext("Your address is confirmed. You can sign in now."), "success")
+            return redirect(url_for("account.sign_in"), 303)
+    return render_template("account/confirm.html", form=form, works=True), status, headers
 
 
 @bp.route("/confirm-again", methods=["GET", "POST"])

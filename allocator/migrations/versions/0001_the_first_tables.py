@@ -612,7 +612,16 @@ def upgrade() -> None:
             batch_op.f("ix_job_records_cluster_id_started_at"), ["cluster_id", "started_at"], unique=False
         )
         batch_op.create_index(
-            batch_op.f("ix_job_records_quota_id_booking_id"), ["quota_id", "booking_id"], unique=False
+            "ix_job_records_open",
+            ["cluster_id"],
+            unique=False,
+            sqlite_where=sa.text("ended_at IS NULL"),
+            postgresql_where=sa.text("ended_at IS NULL"),
+        )
+        batch_op.create_index(
+            batch_op.f("ix_job_records_quota_id_booking_id_gpu_seconds"),
+            ["quota_id", "booking_id", "gpu_seconds"],
+            unique=False,
         )
 
     op.create_table(
@@ -667,7 +676,8 @@ def downgrade() -> None:
 
     op.drop_table("reservations")
     with op.batch_alter_table("job_records", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_job_records_quota_id_booking_id"))
+        batch_op.drop_index(batch_op.f("ix_job_records_quota_id_booking_id_gpu_seconds"))
+        batch_op.drop_index("ix_job_records_open")
         batch_op.drop_index(batch_op.f("ix_job_records_cluster_id_started_at"))
         batch_op.drop_index(batch_op.f("ix_job_records_booking_id"))
 

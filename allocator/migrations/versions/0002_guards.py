@@ -28,6 +28,13 @@ CREATE TRIGGER events_no_{name} BEFORE {event} ON events
 BEGIN SELECT RAISE(ABORT, 'events are append-only'); END
 """
 
+# INSERT OR REPLACE deletes without asking the trigger above.
+SQLITE_NO_REPLACE = """
+CREATE TRIGGER events_no_replace BEFORE INSERT ON events
+WHEN EXISTS (SELECT 1 FROM events WHERE seq = NEW.seq OR hash = NEW.hash)
+BEGIN SELECT RAISE(ABORT, 'events are append-only'); END
+"""
+
 POSTGRESQL_APPEND_ONLY = """
 CREATE FUNCTION refuse_event_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN RAISE EXCEPTION 'events are append-only'; END $$
@@ -47,6 +54,7 @@ def upgrade() -> None:
             op.execute(SQLITE_OVERLAP.format(name=name, event=event))
         for name, event in SQLITE_EVENTS:
             op.execute(SQLITE_APPEND_ONLY.format(name=name, event=event))
+        op.execute(SQLITE_NO_REPLACE)
         return
     op.execute("CREATE EXTENSION IF NOT EXISTS btree_gist")
     op.execute(
@@ -70,6 +78,7 @@ def downgrade() -> None:
             op.execute(f"DROP TRIGGER booking_slots_overlap_{name}")
         for name, _ in SQLITE_EVENTS:
             op.execute(f"DROP TRIGGER events_no_{name}")
+        op.execute("DROP TRIGGER events_no_replace")
     else:
         op.execute("DROP TRIGGER events_no_truncate ON events")
         op.execute("DROP TRIGGER events_append_only ON events")

@@ -1,0 +1,270 @@
+"""Whatever is sent, in whichever field: an answer with a reason, never a fault, and nothing typed is lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from html import escape
+from io import BytesIO
+from urllib.parse import urlencode
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from tests import factories
+from tests.web.test_authorisation import PERSONAS, TABLE, World, world
+from web.limits import limiter
+
+__all__ = ["world"]  # the fixture
+Sent = Mapping[str, str | bytes | list[str]]
+
+BAD: Mapping[str, str | bytes | list[str] | None] = {
+    "missing": None,
+    "empty": "",
+    "overlong": "ұ" * 100_000,
+    "overlong ASCII": "9" * 100_000,
+    "control characters": "a\x00b\x07c\x1b[31m\x7f",
+    "line breaks": "a\r\nBcc: b\n\n\n",
+    "NaN": "NaN",
+    "infinity": "inf",
+    "overflow": "1e400",
+    "negative": "-1",
+    "zero": "0",
+    "a huge number": "9" * 30,
+    "other digits": "٣４²",
+    "year 9999": "9999-12-31",
+    "year 9999 with time": "9999-12-31T23:59",
+    "year 1": "0001-01-01",
+    "year 1 with time": "0001-01-01T00:00",
+    "an impossible day": "2027-02-30",
+    "right to left": "abc\u202edef\u2066",
+    "emoji": "👩‍👩‍👧‍👦🇰🇿",
+    "zero width": "\u200b\ufeff",
+    "combining": "a" + "\u0301" * 500,
+    "SQL": "'; DROP TABLE people; --",
+    "HTML": "<script>alert(1)</script>\"'><b>",
+    "template": "{{ 7 * 7 }} %(hours)s %s {0}",
+    "a lone surrogate": "\ud800".encode("utf-8", "surrogatepass"),
+    "no UTF-8": b"\xff\xfe\xc3(",
+    "twice": ["one", "two"],
+}
+DAYS = {"valid_from": "2027-01-10", "valid_until": "2027-03-10"}
+
+# Who sends what, filled in well; each field is then spoilt in turn.
+FORMS: Mapping[tuple[str, str], Mapping[str, str]] = {
+    ("visitor", "/account/register"): {
+        "name": "Dana Omar",
+        "email": "new@example.kz",
+        "password": factories.PASSWORD,
+        "locale": "kk",
+    },
+    ("visitor", "/account/confirm-again"): {"email": "new@example.kz"},
+    ("visitor", "/account/confirm/nonsense"): {"password": factories.PASSWORD},
+    ("visitor", "/account/forgotten"): {"email": "new@example.kz"},
+    ("visitor", "/account/reset/nonsense"): {"new_password": factories.PASSWORD},
+    ("visitor", "/account/sign-in"): {"email": "new@example.kz", "password": factories.PASSWORD},
+    ("owner", "/account"): {
+        "name": "Dana Omar",
+        "iin": factories.identity_number(5),
+        "phone": "+77011234567",
+        "locale": "en",
+        "version": "1",
+    },
+    ("owner", "/account/password"): {
+        "current_password": "x" * 20,
+        "new_password": "five calm grey camels",
+    },
+    ("owner", "/applications/new"): {
+        "category": "citizen",
+        "organisation": "",
+        "title": "Speech of village schools",
+        "purpose": "Train an acoustic model on recorded lessons.",
+        "hardware": "alem/h200",
+        "nodes": "2",
+        "gpus_per_node": "8",
+        "gpu_hours": "1500",
+        "earliest": "2027-01-10",
+        "latest": "2027-03-10",
+        "team": "one@example.kz",
+        "version": "",
+    },
+    ("owner", "/applications/{draft}/edit"): {
+        "category": "science",
+        "organisation": "{organisation}",
+        "title": "Speech of village schools",
+        "purpose": "Train an acoustic model on recorded lessons.",
+        "hardware": "alem/h200",
+        "nodes": "2",
+        "gpus_per_node": "8",
+        "gpu_hours": "1500",
+        "earliest": "2027-03-10",
+        "latest": "2027-01-10",
+        "team": "one@example.kz",
+        "version": "1",
+    },
+    ("owner", "/applications/{draft}/submit"): {"version": "1"},
+    ("owner", "/applications/{submitted}/withdraw"): {"version": "1"},
+    ("operator", "/review/{submitted}/decide"): {
+        "kind": "reduced",
+        "gpu_hours": "100",
+        "reason": "The purpose does not need this much.",
+        "version": "1",
+        "login_{owner}": "dana",
+        **DAYS,
+    },
+    ("owner", "/quotas/{quota}/members"): {"email": "new@example.kz"},
+    ("owner", "/quotas/{quota}/book"): {
+        "starts_at": "2027-01-10T10:00",
+        "hours": "24",
+        "nodes": "1",
+        "gpus_per_node": "8",
+        "asap": "",
+    },
+    ("owner", "/bookings/{booking}/cancel"): {"reason": "Not needed.", "version": "1"},
+    ("owner", "/organisations/new"): {
+        "bin": factories.identity_number(77),
+        "name": "Dala Labs LLP",
+        "region": "750000000",
+        "activity": "72190",
+    },
+    ("owner", "/organisations/{organisation}/edit"): {
+        "name": "Dala Labs LLP",
+        "region": "750000000",
+        "activity": "72190",
+        "version": "1",
+    },
+    ("owner", "/organisations/{organisation}/members/new"): {"email": "new@example.kz", "role": "member"},
+    ("owner", "/organisations/{organisation}/members/{membership}"): {"role": "manager"},
+    ("admin", "/people/{member}/roles"): {"role": "operator"},
+    ("admin", "/people/{member}/cluster-login"): {"cluster_login": "dana"},
+    ("admin", "/people/{member}/disable"): {"reason": "Left."},
+}
+# Nothing but a button: there is no field to spoil.
+BUTTONS = {
+    "/account/sign-out",
+    "/account/sessions/{session}/end",
+    "/account/sessions/end-others",
+    "/quotas/{quota}/members/{member}/remove",
+    "/organisations/{organisation}/members/{membership}/remove",
+    "/people/{member}/enable",
+    "/people/{operator}/roles/operator/revoke",
+}
+SECRET = re.compile("password")
+QUERIES = (
+    "page=-1",
+    "page=" + "9" * 30,
+    "page=1e9",
+    "page=%D9%A3",
+    "limit=0",
+    "limit=" + "9" * 30,
+    "sort=junk",
+    "sort=name&dir=junk",
+    "sort=%00",
+    "q=%00%FF%ED%A0%80",
+    "q=" + "%D2%B1" * 20_000,
+    "q=%25_%5C'%22--",
+    "state=junk&category=%00&cluster=%00&role=%FF&all=2",
+    "quota=0",
+    "quota=%D9%A3&from=%D9%A3",
+    "since=0001-01-01&until=9999-12-31",
+    "since=%00&until=2027-02-30&subject_id=1e400&actor_id=-1&kind=%00&subject_type=%FF",
+    "nodes=-1&nodes=%00&unknown=1e400&troubled=x&jobs=" + "9" * 30,
+    "hours=NaN&nodes=-1&gpus_per_node=1e400&starts_at=9999-12-31T23:59",
+    "hours=1&nodes=1&gpus_per_node=8&starts_at=0001-01-01T00:00&asap=1",
+    "next=//evil.example&lang=xx&check=%00&from=" + "9" * 30,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the limits let through at most is another test's subject."""
+    monkeypatch.setattr(limiter, "enabled", False)
+
+
+@pytest.fixture(autouse=True)
+def restored(world: World) -> Iterator[None]:
+    yield
+    world.restore()
+
+
+def send(browser: FlaskClient, address: str, sent: Sent) -> TestResponse:
+    body = urlencode(dict(sent), doseq=True)
+    return browser.post(address, data=body, content_type="application/x-www-form-urlencoded", buffered=True)
+
+
+def filled(world: World, path: str, data: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    known = dict(world.ids)
+    known["owner"] = 1
+    return path.format(**known), {name.format(**known): value.format(**known) for name, value in data.items()}
+
+
+def check(answer: TestResponse, kept: Mapping[str, str], what: str) -> None:
+    """A 422 says why, and shows again what was right; nothing is ever a fault."""
+    assert answer.status_code in {200, 303, 400, 403, 404, 409, 422, 429}, what
+    assert "<script>alert" not in answer.text, what
+    if answer.status_code != 422:
+        return
+    assert 'class="errors"' in answer.text, what
+    for name, value in kept.items():
+        if value and not SECRET.search(name):
+            assert escape(value) in answer.text, f"{what}: {name} is lost"
+
+
+@pytest.mark.parametrize(("who", "path"), FORMS, ids=str)
+def test_a_spoilt_field_is_told_and_the_others_are_kept(world: World, who: str, path: str) -> None:
+    address, good = filled(world, path, FORMS[who, path])
+    for field in good:
+        kept = {name: value for name, value in good.items() if name != field}
+        for label, value in BAD.items():
+            sent = kept if value is None else {**kept, field: value}
+            answer = send(world.browsers[who], address, sent)
+            check(answer, kept, f"{field}, {label}: {answer.status_code}")
+            if answer.status_code < 400 or answer.status_code == 429:
+                world.restore()
+
+
+@pytest.mark.parametrize(("who", "path"), FORMS, ids=str)
+def test_files_nothing_and_other_things_than_forms(world: World, who: str, path: str) -> None:
+    address, good = filled(world, path, FORMS[who, path])
+    browser = world.browsers[who]
+    files = {name: (BytesIO(b"\xff\x00"), "x.txt") for name in good}
+    answers = [
+        browser.post(address, data=files, content_type="multipart/form-data"),
+        browser.post(address, data=b"--x\r\n", content_type="multipart/form-data; boundary=x"),
+        browser.post(address, data=b"\xff" * 100, content_type="application/x-www-form-urlencoded"),
+        browser.post(address, json={name: [None, {}] for name in good}),
+        browser.post(address, json=[[1, 2, 3], None]),
+        browser.post(address, data=b"{", content_type="application/json"),
+        browser.post(address, data=dict.fromkeys("abc", "x")),
+        browser.post(address, data={**good, "submission": "\x00" * 22}),
+        browser.post(address, data={**good, "submission": "ұ" * 22}),
+    ]
+    for number, answer in enumerate(answers):
+        check(answer, {}, f"{number}: {answer.status_code}")
+
+
+@pytest.mark.parametrize("path", [path for method, path in TABLE if method == "GET"])
+def test_nonsense_in_the_address_is_no_fault(world: World, path: str) -> None:
+    who = PERSONAS[max(TABLE["GET", path].rfind("y"), 0)]
+    for query in QUERIES:
+        answer = world.browsers[who].get(f"{path.format(**world.ids)}?{query}", buffered=True)
+        allowed = {200, 302, 303, 308, 400, 404, 409, 422} | ({503} if path == "/healthz" else set())
+        assert answer.status_code in allowed, f"{query[:80]}: {answer.status_code}"
+
+
+@pytest.mark.parametrize(("method", "path"), [key for key in TABLE if "{" in key[1]], ids=str)
+@pytest.mark.parametrize("number", ["0", "9223372036854775808", "9" * 30, "-1", "٣", "1.5", "%00", "NaN"])
+def test_numbers_that_no_row_can_have_are_not_found(
+    world: World,
+    method: str,
+    path: str,
+    number: str,
+) -> None:
+    address = re.sub(r"\{\w+\}", number, path)
+    assert world.browsers["admin"].open(address, method=method).status_code in {404, 405}
+
+
+def test_every_form_stands_here() -> None:
+    posts = {path for method, path in TABLE if method == "POST"}
+    assert posts - {path for _, path in FORMS} - BUTTONS - {"/review/{draft}/decide"} == set()
