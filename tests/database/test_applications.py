@@ -93,7 +93,7 @@ def test_submitting_takes_a_place_in_the_queue_and_writes_an_event_and_a_letter(
     assert kinds(session) == ["application.draft", "application.submitted"]
     letter = session.scalars(select(OutboxItem)).one()
     assert (letter.letter, letter.recipient_id) == ("application_submitted", applicant.id)
-    assert letter.details["hours"] == "1600,5"
+    assert letter.details["hours"] == "1\N{NO-BREAK SPACE}600,5"
     session.commit()
     assert events.verify(session) == 2
 
@@ -193,10 +193,13 @@ def test_a_citizen_submits_with_an_iin_only(session: Session) -> None:
     make.cluster(session)
     applicant = make.person(session)
     own = make.organisation(session, head=applicant)
+    actor = make.actor_of(applicant)
+    with pytest.raises(Invalid) as refused:
+        applications.save_draft(session, actor, proposal(own.id, category="citizen"), policy=POLICY, now=NOW)
+    assert set(refused.value.fields) == {"organisation"}
     application = applications.save_draft(
-        session, make.actor_of(applicant), proposal(own.id, category="citizen"), policy=POLICY, now=NOW
+        session, actor, proposal(None, category="citizen"), policy=POLICY, now=NOW
     )
-    assert application.organisation_id is None
     with pytest.raises(Invalid) as caught:
         submit(session, applicant, application)
     assert set(caught.value.fields) == {"category"}

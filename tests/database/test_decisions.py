@@ -136,7 +136,7 @@ def test_reducing_gives_fewer_hours_and_the_operators_dates(session: Session) ->
     assert quota.gpu_seconds == 712 * 3600 + 900
     assert (quota.valid_from, quota.valid_until) == (verdict.valid_from, verdict.valid_until)
     letter = session.scalars(select(OutboxItem)).one()
-    assert (letter.details["hours"], letter.details["asked"]) == ("712,25", "1600")
+    assert (letter.details["hours"], letter.details["asked"]) == ("712,25", "1\N{NO-BREAK SPACE}600")
     assert letter.details["reason"] == verdict.reason
 
 
