@@ -156,8 +156,8 @@ class WhatIfForm(Form):
 def what_if_form(pools: list[PeriodPool], titles: Mapping[str, str], sent: Any, csrf: bool) -> WhatIfForm:
     """The form with three fields for each pool; what is left empty stays as it is."""
     labels = {
-        "percent": lazy_gettext("Guaranteed, % of the capacity"),
-        "cap": lazy_gettext("At most, % of the capacity"),
+        "percent": lazy_gettext("Guaranteed, percent of the capacity"),
+        "cap": lazy_gettext("At most, percent of the capacity"),
         "weight": lazy_gettext("Weight of the pool"),
     }
     fields: dict[str, Any] = {}
