@@ -251,7 +251,7 @@ def test_files_of_letters_are_readable_as_they_are(database: Database, tmp_path:
     assert "=?utf-8?" not in text
     message = email.message_from_string(text, policy=policy.default)
     assert f"Subject: {message['Subject']}\n" in text
-    assert text.count(details["title"]) >= 2  # in the subject and in the letter
+    assert text.count(str(details["title"])) >= 2  # in the subject and in the letter
 
 
 def test_in_the_demonstration_letters_are_files(database: Database, tmp_path: Path) -> None:
