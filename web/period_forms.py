@@ -15,9 +15,9 @@ from allocator.models import PeriodClaim, PeriodPool
 from allocator.periods import Opening
 from allocator.what_if import Scenario
 from config.i18n import N_
-from web.application_forms import Conditional, CountField, bounded, filled
+from web.application_forms import CountField, bounded
 from web.days import DayField, end_of, first_day, last_day, start_of
-from web.forms import AmountField, Form, no_control_characters, strip
+from web.forms import AmountField, Conditional, Form, filled, no_control_characters, strip
 
 
 class RatioField(AmountField):
