@@ -155,8 +155,8 @@ WRONG = [
     ("year = 2026", "year = 1926", "year = 1926", "sector_list.year", "between 2024 and 2100"),
     ('default = "ordinary"', 'default = "usual"', '"usual"', "merit.default", "there is no band usual"),
     ("maximum = 2\n", 'maximum = "3/4"\n', "[credit]", "credit", "have 1 between them"),
-    ('decay = "3/4"', 'decay = "5/4"', '"5/4" ', "credit.decay", "between 0 and 1"),
-    ('decay = "3/4"', "decay = 0", "decay = 0 ", "credit.decay", "must be more than 0"),
+    ("decay = 1 ", 'decay = "5/4"', '"5/4" ', "credit.decay", "between 0 and 1"),
+    ("decay = 1 ", "decay = 0", "decay = 0 ", "credit.decay", "must be more than 0"),
     (
         "below_percent = 40, take_percent = 60",
         "below_percent = 40, take_percent = 90",
