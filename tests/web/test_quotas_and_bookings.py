@@ -171,7 +171,7 @@ def test_as_soon_as_possible_is_taken_at_its_word(site: Site, project: Project) 
         ({"starts_at": "soon"}, "Not a valid datetime"),
         ({"starts_at": ""}, "Choose when it should start"),
         ({"starts_at": "2026-01-01T10:00"}, "This start has passed"),
-        ({"nodes": "4", "hours": "60"}, "only 1600 are left"),
+        ({"nodes": "4", "hours": "60"}, "only 1 600 are left"),
     ],
 )
 def test_bad_input_is_said_and_nothing_typed_is_lost(
