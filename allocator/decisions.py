@@ -97,11 +97,10 @@ def decide(
     forbidden_logins: Collection[str] = FORBIDDEN_LOGINS,
     now: datetime,
 ) -> Decision:
-    """Decide a submitted application; an approval makes its quota.
+    """Decide a submitted application, on record with who, why and the policy's version (R-14, R-17).
 
-    The decision is recorded with who, why and the policy's version (R-14, R-17). Raises Invalid with every
-    fault; Stale, telling what happened and who did it, when the application has changed (or was decided)
-    after the operator's page was made; Forbidden on an own application (R-22).
+    An approval makes its quota. Raises Invalid with every fault; Stale, telling what happened and who did it,
+    when the application has changed since the operator's page was made; Forbidden on an own one (R-22).
     """
     application = lock(session, actor, application, Action.APPLICATION_DECIDE)
     require_fresh(session, application, expected_version)

@@ -22,6 +22,7 @@ from config.settings import Settings
 from tests import factories
 from tests.browsing import Site, sign_in
 from tests.conftest import TEST_SECRET
+from tests.period_pages import make_scene
 from tests.web.test_authorisation import PERSONAS, STAFF, TABLE
 from web.app import create_app
 
@@ -30,7 +31,9 @@ CountQueries = Callable[[Engine], AbstractContextManager[list[str]]]
 FEW, MANY = 2, 60
 BUDGET = 16
 # The whole file of a decision on one page; and a family of metrics a query.
-MORE = {"/review/{submitted}": 22, "/metrics": 27}
+MORE = {"/review/{submitted}": 22, "/metrics": 27} | {
+    path: 24 for _, path in TABLE if path.startswith(("/periods", "/proposals", "/fairness", "/quotas/"))
+}
 # What the table of routes cannot say: other forms of the same pages.
 VARIANTS = [
     ("operator", "/quotas?all=1"),
@@ -95,6 +98,8 @@ class Crowd:
             "member": member.id,
             "operator": people["operator"].id,
         }
+        scene = make_scene(data, self.now, owner, people["operator"], firm)
+        self.ids |= scene.fill(max(self.count, 4))
 
     def _book(self, data: Session, quota: Quota, cluster: Cluster) -> Booking:
         for number in range(1, self.count + 1):
