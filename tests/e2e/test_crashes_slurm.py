@@ -129,6 +129,14 @@ class World:
         lines = [line for line in said.splitlines() if line.startswith("ReservationName=")]
         return {line.split()[0].removeprefix("ReservationName=") for line in lines}
 
+    def leave(self) -> None:
+        """Take jobs and reservations along: a later test's site must not remove those of this one."""
+        self.lab.run("scancel", f"--user={self.lab.job_user}")
+        seconds_until(lambda: not self.lab.run("squeue", "-h").strip())
+        for name in self.held():
+            self.lab.run("scontrol", "delete", f"ReservationName={name}")
+        self.database.dispose()
+
     def healed(self, booking_id: int, times: int = 1) -> Callable[[], bool]:
         return lambda: self.row(booking_id).healed >= times and self.settled()
 
@@ -139,7 +147,7 @@ def a_world(lab: NativeLab, url: str, folder: Path) -> Iterator[World]:
     try:
         yield made
     finally:
-        made.database.dispose()
+        made.leave()
 
 
 @pytest.fixture
