@@ -131,7 +131,8 @@ class World:
 
     def leave(self) -> None:
         """Take jobs and reservations along: a later test's site must not remove those of this one."""
-        self.lab.run("scancel", f"--user={self.lab.job_user}")
+        if jobs := self.lab.run("squeue", "-h", "-o", "%A").split():
+            self.lab.run("scancel", *jobs)
         seconds_until(lambda: not self.lab.run("squeue", "-h").strip())
         for name in self.held():
             self.lab.run("scontrol", "delete", f"ReservationName={name}")
