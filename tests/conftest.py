@@ -21,7 +21,7 @@ from tests import postgres
 from tests.guard import forbid_outside_network, skips_are_failures
 
 # The Slurm labs, for every folder that wants them.
-pytest_plugins = ("tests.contract.labs",)
+pytest_plugins = ("tests.contract.labs", "tests.browser.chromium")
 
 TEST_SECRET = "only-for-tests-only-for-tests-only-for-tests"
 _numbers = count(1)

@@ -1,4 +1,4 @@
-"""One live demonstration site and one browser for all browser tests of a process."""
+"""One live demonstration site for all browser tests of a process."""
 
 from __future__ import annotations
 
@@ -7,22 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from config.settings import Settings
-from tests.browser.harness import CHROMIUM, LiveSite, launch, serve
+from tests.browser.harness import LiveSite, serve
 from web.app import create_app
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium; every test opens its own context in it (`harness.visit`)."""
-    if not CHROMIUM.exists():
-        pytest.skip("Chromium is not installed (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        chromium = launch(playwright)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,7 @@ def test_who_decided_never_spends_what_they_granted(session: Session) -> None:
     )
     factories.decision(session, application, operator)
     quota = factories.quota(session, application)
-    with pytest.raises(Invalid, match="correct"):
+    with pytest.raises(Invalid, match="cannot use its quota"):
         quotas.add_member(session, _actor(session, head), quota, operator.email, now=NOW)
     organisations.add_member(
         session,

@@ -1,4 +1,4 @@
-"""What whole paths need besides databases: a real Slurm and a real browser."""
+"""What whole paths need besides databases and a browser: a real Slurm."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import pytest
 
 from config.labs import native
 from config.labs.native import NativeLab
-from tests.browser.conftest import browser
-
-__all__ = ["browser", "own_lab"]
 
 
 @pytest.fixture

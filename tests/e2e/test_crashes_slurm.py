@@ -129,6 +129,15 @@ class World:
         lines = [line for line in said.splitlines() if line.startswith("ReservationName=")]
         return {line.split()[0].removeprefix("ReservationName=") for line in lines}
 
+    def leave(self) -> None:
+        """Take jobs and reservations along: a later test's site must not remove those of this one."""
+        if jobs := self.lab.run("squeue", "-h", "-o", "%A").split():
+            self.lab.run("scancel", *jobs)
+        seconds_until(lambda: not self.lab.run("squeue", "-h").strip())
+        for name in self.held():
+            self.lab.run("scontrol", "delete", f"ReservationName={name}")
+        self.database.dispose()
+
     def healed(self, booking_id: int, times: int = 1) -> Callable[[], bool]:
         return lambda: self.row(booking_id).healed >= times and self.settled()
 
@@ -139,7 +148,7 @@ def a_world(lab: NativeLab, url: str, folder: Path) -> Iterator[World]:
     try:
         yield made
     finally:
-        made.database.dispose()
+        made.leave()
 
 
 @pytest.fixture

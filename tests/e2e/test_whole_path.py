@@ -159,7 +159,7 @@ def test_from_registration_to_promql(
         assert prom.scalar('sum(kezek_cluster_gpus{cluster="alem",gpu_type="h200"})') == 32
         assert prom.scalar('kezek_reservations{cluster="alem",state="reserved"}') == 1
         assert prom.scalar("min(kezek_scrape_ok)") == 1
-        assert prom.scalar('sum(kezek_http_request_duration_seconds_count{view="bookings.show"})') != 0
+        prom.wait_for('sum(kezek_http_request_duration_seconds_count{view="bookings.show"})', 1, 10)
         newcomer.close()
         operator.close()
 
