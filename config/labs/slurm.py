@@ -123,7 +123,7 @@ class SlurmLab(Clients):
         if self.daemons.pid("slurmctld") is not None:
             # slurmstepd outlives its slurmd: the jobs go first, while slurmctld can record their end.
             with suppress(LabError):
-                self._cancel_jobs()
+                self.cancel_jobs()
         slurmds = [name for name in self.daemons.names() if name.startswith("slurmd.")]
         for name in slurmds:
             self.daemons.end(name, signal.SIGKILL)
@@ -221,7 +221,9 @@ class SlurmLab(Clients):
                 texts += file.read_text(encoding="utf-8", errors="replace").splitlines()[-8:]
         return "\n".join(texts)
 
-    def _cancel_jobs(self) -> None:
+    def cancel_jobs(self) -> None:
+        """End every job and wait a moment until none is left."""
+
         def jobs() -> list[str]:
             return self.run("squeue", "-h", "-o", "%A", timeout=5).split()
 
