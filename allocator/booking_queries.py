@@ -11,7 +11,7 @@ from allocator.actors import Actor
 from allocator.authorization import Action, require, visible_bookings, visible_quotas
 from allocator.errors import NotFound
 from allocator.history import Change
-from allocator.models import Application, Booking, BookingSlot, Person, Quota, QuotaMember
+from allocator.models import Application, Booking, NodeSlot, Person, Quota, QuotaMember
 from allocator.states import BookingState, QuotaState
 
 LIVE = (BookingState.CONFIRMED, BookingState.STARTED)
@@ -53,7 +53,7 @@ def find_booking(session: Session, actor: Actor, booking_id: int) -> Booking:
             _plain_person(joinedload(Booking.booked_by)),
             joinedload(Booking.quota).joinedload(Quota.application),
             joinedload(Booking.quota).selectinload(Quota.members),
-            selectinload(Booking.slots).joinedload(BookingSlot.node),
+            selectinload(Booking.slots).joinedload(NodeSlot.node),
         )
     )
     if booking is None:

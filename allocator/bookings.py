@@ -21,7 +21,7 @@ from allocator.booking_checks import Ask, check
 from allocator.errors import Fault, Invalid, NoCapacity, Stale, WrongState
 from allocator.ledger import Balance
 from allocator.locks import hold
-from allocator.models import Booking, BookingSlot, Quota, Reservation
+from allocator.models import Booking, NodeSlot, Quota, Reservation
 from allocator.policy import BookingRules
 from allocator.states import BookingState, ReservationState, move
 from allocator.windows import Place, Shape, ceil, nearest_after, nearest_before, pick
@@ -167,7 +167,7 @@ def _insert(session: Session, person_id: int, quota: Quota, found: Quote, now: d
         created_at=now,
     )
     booking.slots = [
-        BookingSlot(
+        NodeSlot(
             node_id=place.node_id,
             gpu_from=place.gpu_from,
             gpu_to=place.gpu_to,
@@ -231,12 +231,12 @@ def cancel(
         )
     done = cancellation(booking, now)
     facts = {"given_back": done.given_back, "charged": done.charged}
-    slots = BookingSlot.booking_id == booking.id
+    slots = NodeSlot.booking_id == booking.id
     if done.ends_at is None:
-        session.execute(delete(BookingSlot).where(slots))
+        session.execute(delete(NodeSlot).where(slots))
         _move(booking, BookingState.CANCELLED, actor, now, reason, facts)
     else:
-        session.execute(update(BookingSlot).where(slots).values(ends_at=done.ends_at))
+        session.execute(update(NodeSlot).where(slots).values(ends_at=done.ends_at))
         if booking.state == BookingState.CONFIRMED:  # it has started, only nobody has written that down yet
             _move(booking, BookingState.STARTED, SYSTEM, now, "", {})
         _move(booking, BookingState.ENDED, actor, now, reason, facts, done.ends_at)
@@ -303,7 +303,7 @@ def _advance(
     ).all()
     reason = NEVER_RESERVED if target == BookingState.CANCELLED else ""
     if target == BookingState.CANCELLED:
-        session.execute(delete(BookingSlot).where(BookingSlot.booking_id.in_([b.id for b in moved])))
+        session.execute(delete(NodeSlot).where(NodeSlot.booking_id.in_([b.id for b in moved])))
     for booking in sorted(moved, key=lambda booking: booking.id):
         events.record(
             session,

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from allocator import events
 from allocator.actors import SYSTEM
 from allocator.locks import hold
-from allocator.models import BookingSlot, Cluster, Node, NodeState
+from allocator.models import Cluster, Node, NodeSlot, NodeState
 from allocator.sqltime import Window, overlap_seconds, window_table
 from allocator.windows import (
     Held,
@@ -199,19 +199,19 @@ def held(
     taken: dict[int, list[Held]] = {node.id: [] for node in nodes}
     slots = session.execute(
         select(
-            BookingSlot.node_id,
-            BookingSlot.gpu_from,
-            BookingSlot.gpu_to,
-            BookingSlot.starts_at,
-            BookingSlot.ends_at,
+            NodeSlot.node_id,
+            NodeSlot.gpu_from,
+            NodeSlot.gpu_to,
+            NodeSlot.starts_at,
+            NodeSlot.ends_at,
         )
-        .join(Node, Node.id == BookingSlot.node_id)
+        .join(Node, Node.id == NodeSlot.node_id)
         .where(
             Node.cluster_id == cluster.id,
             Node.gpu_type == gpu_type,
             Node.state == NodeState.UP,
-            BookingSlot.ends_at > since,
-            BookingSlot.starts_at < until,
+            NodeSlot.ends_at > since,
+            NodeSlot.starts_at < until,
         )
     )
     for node_id, gpu_from, gpu_to, starts_at, ends_at in slots:
@@ -245,22 +245,22 @@ def booked_by_window(
 ) -> dict[tuple[int, str], list[int]]:
     """GPU-seconds booked in each window, by (cluster id, GPU type). One query."""
     table = window_table(windows)
-    seconds = overlap_seconds(BookingSlot.starts_at, BookingSlot.ends_at, table.c.since, table.c.until)
+    seconds = overlap_seconds(NodeSlot.starts_at, NodeSlot.ends_at, table.c.since, table.c.until)
     rows = session.execute(
         select(
             Node.cluster_id,
             Node.gpu_type,
             table.c.n,
-            func.sum((BookingSlot.gpu_to - BookingSlot.gpu_from) * seconds),
+            func.sum((NodeSlot.gpu_to - NodeSlot.gpu_from) * seconds),
         )
-        .select_from(BookingSlot)
-        .join(Node, Node.id == BookingSlot.node_id)
-        .join(table, (BookingSlot.starts_at < table.c.until) & (BookingSlot.ends_at > table.c.since))
+        .select_from(NodeSlot)
+        .join(Node, Node.id == NodeSlot.node_id)
+        .join(table, (NodeSlot.starts_at < table.c.until) & (NodeSlot.ends_at > table.c.since))
         .where(
             Node.cluster_id.in_([cluster.id for cluster in clusters]),
             # the bounds again as plain values, so that the index on the slots can be used
-            BookingSlot.ends_at > min(since for since, _ in windows),
-            BookingSlot.starts_at < max(until for _, until in windows),
+            NodeSlot.ends_at > min(since for since, _ in windows),
+            NodeSlot.starts_at < max(until for _, until in windows),
         )
         .group_by(Node.cluster_id, Node.gpu_type, table.c.n)
     )

@@ -28,10 +28,15 @@ class QuotaState(StrEnum):
 
 
 class BookingState(StrEnum):
+    """HELD: an offer that waits for a yes. PLANNED: a flexible one whose start may still move."""
+
+    HELD = "held"
+    PLANNED = "planned"
     CONFIRMED = "confirmed"
     STARTED = "started"
     ENDED = "ended"
     CANCELLED = "cancelled"
+    LAPSED = "lapsed"
 
 
 class ReservationState(StrEnum):
@@ -41,6 +46,40 @@ class ReservationState(StrEnum):
     RESERVED = "reserved"
     BLOCKED = "blocked"
     RELEASED = "released"
+
+
+class OutageState(StrEnum):
+    """A draft moves nobody; a published one holds its nodes until it ends or is called off."""
+
+    DRAFT = "draft"
+    PUBLISHED = "published"
+    ENDED = "ended"
+    CANCELLED = "cancelled"
+
+
+class RepairState(StrEnum):
+    """What the planner proposes when bookings lost their nodes, until a person applies or drops it."""
+
+    PROPOSED = "proposed"
+    APPLIED = "applied"
+    DISCARDED = "discarded"
+
+
+class MoveState(StrEnum):
+    """A move of a confirmed booking: told with a reason, and the person's answer; silence accepts."""
+
+    TOLD = "told"
+    ACCEPTED = "accepted"
+    CHANGED = "changed"
+    REFUNDED = "refunded"
+
+
+class WaitlistState(StrEnum):
+    WAITING = "waiting"
+    OFFERED = "offered"
+    ACCEPTED = "accepted"
+    LAPSED = "lapsed"
+    WITHDRAWN = "withdrawn"
 
 
 class PeriodState(StrEnum):
@@ -78,6 +117,8 @@ TRANSITIONS: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
         QuotaState.ACTIVE: frozenset({QuotaState.EXPIRED, QuotaState.CLOSED}),
     },
     BookingState: {
+        BookingState.HELD: frozenset({BookingState.PLANNED, BookingState.CONFIRMED, BookingState.LAPSED}),
+        BookingState.PLANNED: frozenset({BookingState.CONFIRMED, BookingState.CANCELLED}),
         BookingState.CONFIRMED: frozenset({BookingState.STARTED, BookingState.CANCELLED}),
         BookingState.STARTED: frozenset({BookingState.ENDED, BookingState.CANCELLED}),
     },
@@ -90,6 +131,24 @@ TRANSITIONS: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
         ),
         ReservationState.BLOCKED: frozenset(
             {ReservationState.PENDING, ReservationState.RESERVED, ReservationState.RELEASED}
+        ),
+    },
+    OutageState: {
+        OutageState.DRAFT: frozenset({OutageState.PUBLISHED, OutageState.CANCELLED}),
+        OutageState.PUBLISHED: frozenset({OutageState.ENDED, OutageState.CANCELLED}),
+    },
+    RepairState: {
+        RepairState.PROPOSED: frozenset({RepairState.APPLIED, RepairState.DISCARDED}),
+    },
+    MoveState: {
+        MoveState.TOLD: frozenset({MoveState.ACCEPTED, MoveState.CHANGED, MoveState.REFUNDED}),
+    },
+    WaitlistState: {
+        WaitlistState.WAITING: frozenset(
+            {WaitlistState.OFFERED, WaitlistState.LAPSED, WaitlistState.WITHDRAWN}
+        ),
+        WaitlistState.OFFERED: frozenset(
+            {WaitlistState.ACCEPTED, WaitlistState.WAITING, WaitlistState.LAPSED, WaitlistState.WITHDRAWN}
         ),
     },
     PeriodState: {

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from allocator import period_limits
-from allocator.models import Booking, BookingSlot, Cluster, Node, Person, Quota, QuotaMember
+from allocator.models import Booking, Cluster, Node, NodeSlot, Person, Quota, QuotaMember
 from allocator.models import Reservation as ReservationRow
 from allocator.states import BookingState, QuotaState, ReservationState
 from scheduler.clusters import base
@@ -167,12 +167,12 @@ def _reservations(session: Session, live: Iterable[Any], shares_nodes: bool) -> 
 
 def _slots(session: Session, bookings: Iterable[int]) -> Iterable[tuple[int, str, bool]]:
     ids = sorted(bookings)
-    gpus = BookingSlot.gpu_to - BookingSlot.gpu_from
+    gpus = NodeSlot.gpu_to - NodeSlot.gpu_from
     for start in range(0, len(ids), CHUNK):
         statement = (
-            select(BookingSlot.booking_id, Node.name, gpus >= Node.gpus)
-            .join(Node, Node.id == BookingSlot.node_id)
-            .where(BookingSlot.booking_id.in_(ids[start : start + CHUNK]))
+            select(NodeSlot.booking_id, Node.name, gpus >= Node.gpus)
+            .join(Node, Node.id == NodeSlot.node_id)
+            .where(NodeSlot.booking_id.in_(ids[start : start + CHUNK]))
         )
         yield from session.execute(statement)
 

@@ -19,12 +19,12 @@ from allocator.identity_numbers import check_digit
 from allocator.models import (
     Application,
     Booking,
-    BookingSlot,
     Cluster,
     Decision,
     DecisionKind,
     Membership,
     Node,
+    NodeSlot,
     Organisation,
     Person,
     Quota,
@@ -298,7 +298,7 @@ def booking(
     )
     # a cancelled booking has given its GPUs back
     row.slots = [
-        BookingSlot(
+        NodeSlot(
             node=node,
             gpu_from=first_gpu,
             gpu_to=first_gpu + gpus_per_node,

@@ -2,9 +2,24 @@
 
 from allocator.models.applications import Application, Decision, DecisionKind, TeamMember
 from allocator.models.base import Base
-from allocator.models.bookings import Booking, BookingSlot, Reservation
+from allocator.models.bookings import (
+    Booking,
+    BookingKind,
+    BookingMove,
+    BookingSeries,
+    NodeSlot,
+    Reservation,
+)
 from allocator.models.clusters import Cluster, Node, NodeState
 from allocator.models.grants import Credit, CreditCause, Grant, GrantChange, GrantChangeKind, Reclaim
+from allocator.models.outages import (
+    Outage,
+    OutageKind,
+    OutageNode,
+    PlanRun,
+    Repair,
+    RepairCause,
+)
 from allocator.models.people import (
     Membership,
     OneTimeToken,
@@ -36,13 +51,17 @@ from allocator.models.records import (
     SubmittedForm,
 )
 from allocator.models.usage import JobRecord
+from allocator.models.waitlist import CalendarFeed, WaitlistEntry
 
 __all__ = [
     "Adjustment",
     "Application",
     "Base",
     "Booking",
-    "BookingSlot",
+    "BookingKind",
+    "BookingMove",
+    "BookingSeries",
+    "CalendarFeed",
     "Cluster",
     "Credit",
     "CreditCause",
@@ -57,9 +76,13 @@ __all__ = [
     "JobRecord",
     "Membership",
     "Node",
+    "NodeSlot",
     "NodeState",
     "OneTimeToken",
     "Organisation",
+    "Outage",
+    "OutageKind",
+    "OutageNode",
     "OutboxItem",
     "OutboxState",
     "Period",
@@ -67,6 +90,7 @@ __all__ = [
     "PeriodPlan",
     "PeriodPool",
     "Person",
+    "PlanRun",
     "PolicyVersion",
     "Proposal",
     "ProposalKind",
@@ -74,6 +98,8 @@ __all__ = [
     "Quota",
     "QuotaMember",
     "Reclaim",
+    "Repair",
+    "RepairCause",
     "Reservation",
     "RoleGrant",
     "SignInAttempt",
@@ -81,4 +107,5 @@ __all__ = [
     "SubmittedForm",
     "TeamMember",
     "TokenPurpose",
+    "WaitlistEntry",
 ]

@@ -14,10 +14,14 @@ class NodeState(StrEnum):
     DOWN = "down"
     DRAINED = "drained"
     GONE = "gone"
+    EXPECTED = "expected"  # announced by an operator, not seen on the cluster yet
 
 
 class Cluster(Base):
-    """One machine; its row is the lock that booking takes before it counts GPUs."""
+    """One machine; its row is the lock that booking takes before it counts GPUs.
+
+    No machine moves a booking that begins before ``frozen_until``.
+    """
 
     __tablename__ = "clusters"
 
@@ -25,6 +29,7 @@ class Cluster(Base):
     slug: Mapped[str] = mapped_column(String(40), unique=True)
     title: Mapped[str] = mapped_column(String(120))
     shares_nodes: Mapped[bool] = mapped_column(default=True)
+    frozen_until: Mapped[datetime | None]
     created_at: Mapped[datetime]
     # what the scheduler last heard
     checked_at: Mapped[datetime | None]
@@ -39,10 +44,16 @@ class Cluster(Base):
 
 
 class Node(Base):
+    """A node as last seen; it can be booked from ``joins_at`` and until ``leaves_at`` (R-8).
+
+    ``switch`` is the leaf switch above it, where the cluster tells.
+    """
+
     __tablename__ = "nodes"
     __table_args__ = (
         UniqueConstraint("cluster_id", "name"),
         CheckConstraint("gpus > 0", name="gpus_positive"),
+        CheckConstraint("joins_at < leaves_at", name="joins_before_it_leaves"),
     )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
@@ -53,6 +64,9 @@ class Node(Base):
     gpus: Mapped[int]
     state: Mapped[NodeState] = mapped_column(enum_type(NodeState, "state"), default=NodeState.UP)
     reason: Mapped[str | None] = mapped_column(String(200))
+    switch: Mapped[str | None] = mapped_column(String(64))
+    joins_at: Mapped[datetime | None]
+    leaves_at: Mapped[datetime | None]
     seen_at: Mapped[datetime]
 
     cluster: Mapped[Cluster] = relationship(back_populates="nodes")

@@ -22,10 +22,10 @@ from allocator.db import Database
 from allocator.models import (
     Application,
     Booking,
-    BookingSlot,
     Cluster,
     JobRecord,
     Node,
+    NodeSlot,
     Person,
     Quota,
     QuotaMember,
@@ -66,7 +66,7 @@ def fill(session: Session) -> None:
         kept = {"state": "released" if over else "pending", "seen_at": NOW if over else None}
         rows.append({**held, **kept, "booking_id": n, "name": f"kezek-{n}"})
     session.execute(insert(Booking), booked)
-    session.execute(insert(BookingSlot), slots)
+    session.execute(insert(NodeSlot), slots)
     session.execute(insert(Reservation), rows)
 
 

@@ -20,7 +20,7 @@ from allocator.actors import Actor
 from allocator.bookings import Ask
 from allocator.db import Database
 from allocator.errors import Invalid, NoCapacity, Stale
-from allocator.models import Booking, BookingSlot, Quota
+from allocator.models import Booking, NodeSlot, Quota
 from allocator.policy import load_policy
 from allocator.states import BookingState, ReservationState
 from tests import factories
@@ -80,7 +80,7 @@ def _quotas(database: Database, gpu_hours: int, count: int) -> list[int]:
 
 
 def _assert_sound(session: Session) -> None:
-    slots = session.scalars(select(BookingSlot)).all()
+    slots = session.scalars(select(NodeSlot)).all()
     for one, other in combinations(slots, 2):
         apart = one.node_id != other.node_id or one.gpu_to <= other.gpu_from or other.gpu_to <= one.gpu_from
         assert apart or one.ends_at <= other.starts_at or other.ends_at <= one.starts_at
@@ -120,7 +120,7 @@ def test_without_the_lock_the_database_itself_refuses(session: Session) -> None:
     quota = factories.quota(session)
     factories.booking(session, quota, gpus_per_node=4)
     factories.booking(session, quota, gpus_per_node=4, first_gpu=4)
-    with pytest.raises(IntegrityError, match="booking_slots_no_overlap"):
+    with pytest.raises(IntegrityError, match="node_slots_no_overlap"):
         factories.booking(session, quota, gpus_per_node=1, first_gpu=3)
 
 

@@ -12,11 +12,11 @@ from allocator.bookings import Ask
 from allocator.errors import Forbidden, Invalid, NoCapacity, NotFound, SignInRequired, Stale, WrongState
 from allocator.models import (
     Booking,
-    BookingSlot,
     Cluster,
     Event,
     JobRecord,
     Node,
+    NodeSlot,
     NodeState,
     OutboxItem,
     Quota,
@@ -230,7 +230,7 @@ def test_before_its_start_everything_is_given_back(session: Session, actor: Acto
     )
     assert (done.given_back, done.charged) == (320 * HOUR, 0)
     assert booking.state is BookingState.CANCELLED
-    assert session.scalars(select(BookingSlot)).all() == []
+    assert session.scalars(select(NodeSlot)).all() == []
     assert ledger.balance(session, quota).charged == 0
     book(session, actor, quota, ask(nodes=4))
 

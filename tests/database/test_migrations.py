@@ -13,7 +13,7 @@ from allocator import events, migrate
 from allocator.actors import SYSTEM
 from allocator.db import Database, make_engine
 from allocator.errors import ChainBroken
-from allocator.models import Base, BookingSlot, Cluster, Event, Node
+from allocator.models import Base, Cluster, Event, Node, NodeSlot
 
 NOW = datetime(2026, 11, 1, 5, tzinfo=UTC)
 
@@ -78,14 +78,14 @@ def test_database_refuses_two_slots_on_one_gpu(
             "PRAGMA defer_foreign_keys=ON"
         )  # bookings are not the point here
     else:
-        session.execute(text("ALTER TABLE booking_slots DISABLE TRIGGER ALL"))
+        session.execute(text("ALTER TABLE node_slots DISABLE TRIGGER ALL"))
     node = a_node(session)
-    session.execute(insert(BookingSlot), [slot(node, (0, 6), (0, 3))])
+    session.execute(insert(NodeSlot), [slot(node, (0, 6), (0, 3))])
     if not refused:
-        session.execute(insert(BookingSlot), [slot(node, *second)])
+        session.execute(insert(NodeSlot), [slot(node, *second)])
         return
-    with pytest.raises(DBAPIError, match="booking_slots_no_overlap"):
-        session.execute(insert(BookingSlot), [slot(node, *second)])
+    with pytest.raises(DBAPIError, match="node_slots_no_overlap"):
+        session.execute(insert(NodeSlot), [slot(node, *second)])
 
 
 def three_events(database: Database) -> None:

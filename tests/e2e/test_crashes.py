@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 
 from allocator import events
 from allocator.db import Database
-from allocator.models import Booking, BookingSlot, JobHealth, OutboxItem, Reservation
+from allocator.models import Booking, JobHealth, NodeSlot, OutboxItem, Reservation
 from allocator.states import BookingState, ReservationState
 from config.clock import utcnow
 from scheduler.clusters.simulated import SimulatedCluster
@@ -97,7 +97,7 @@ def test_killed_at_any_point_it_converges(here: Site, database_url: str, tmp_pat
     assert set(here.names()) == {f"kezek-{one}" for number, one in enumerate(bookings) if number % NODES}
     with here.database.reader() as session:
         assert events.verify(session) > 0
-        assert session.scalar(select(func.count()).select_from(BookingSlot)) == DAYS * (NODES - 1)
+        assert session.scalar(select(func.count()).select_from(NodeSlot)) == DAYS * (NODES - 1)
         told = session.execute(select(OutboxItem.details, func.count()).group_by(OutboxItem.details)).all()
         assert {count for _, count in told} == {1}, "each booker hears once"
 

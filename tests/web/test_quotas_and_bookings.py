@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func, select
 
 from allocator.actors import Role
-from allocator.models import Booking, BookingSlot, Cluster, JobHealth, JobRecord, Person, Quota, QuotaMember
+from allocator.models import Booking, Cluster, JobHealth, JobRecord, NodeSlot, Person, Quota, QuotaMember
 from allocator.states import BookingState, ReservationState
 from tests import factories
 from tests.browsing import Site, hidden_fields, submit, text_of
@@ -237,7 +237,7 @@ def test_giving_back_says_what_returns_and_asks_first(site: Site, project: Proje
     assert "This booking was given back" in shown
     assert "The data is late" in shown
     with site.data() as session:
-        assert session.scalar(select(func.count()).select_from(BookingSlot)) == 0
+        assert session.scalar(select(func.count()).select_from(NodeSlot)) == 0
     assert browser.get(f"/bookings/{number}/cancel").status_code == 409
 
 

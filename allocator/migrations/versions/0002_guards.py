@@ -13,14 +13,14 @@ branch_labels = None
 depends_on = None
 
 SQLITE_OVERLAP = """
-CREATE TRIGGER booking_slots_overlap_{name} BEFORE {event} ON booking_slots
+CREATE TRIGGER node_slots_overlap_{name} BEFORE {event} ON node_slots
 WHEN EXISTS (
-    SELECT 1 FROM booking_slots AS other
+    SELECT 1 FROM node_slots AS other
     WHERE other.node_id = NEW.node_id AND other.id IS NOT NEW.id
       AND other.ends_at > NEW.starts_at AND other.starts_at < NEW.ends_at
       AND other.gpu_to > NEW.gpu_from AND other.gpu_from < NEW.gpu_to
 )
-BEGIN SELECT RAISE(ABORT, 'booking_slots_no_overlap'); END
+BEGIN SELECT RAISE(ABORT, 'node_slots_no_overlap'); END
 """
 
 SQLITE_APPEND_ONLY = """
@@ -58,7 +58,7 @@ def upgrade() -> None:
         return
     op.execute("CREATE EXTENSION IF NOT EXISTS btree_gist")
     op.execute(
-        "ALTER TABLE booking_slots ADD CONSTRAINT booking_slots_no_overlap EXCLUDE USING gist ("
+        "ALTER TABLE node_slots ADD CONSTRAINT node_slots_no_overlap EXCLUDE USING gist ("
         "node_id WITH =, int4range(gpu_from, gpu_to) WITH &&, tstzrange(starts_at, ends_at) WITH &&)"
     )
     op.execute(POSTGRESQL_APPEND_ONLY)
@@ -75,7 +75,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
         for name, _ in SQLITE_OVERLAPS:
-            op.execute(f"DROP TRIGGER booking_slots_overlap_{name}")
+            op.execute(f"DROP TRIGGER node_slots_overlap_{name}")
         for name, _ in SQLITE_EVENTS:
             op.execute(f"DROP TRIGGER events_no_{name}")
         op.execute("DROP TRIGGER events_no_replace")
@@ -83,5 +83,5 @@ def downgrade() -> None:
         op.execute("DROP TRIGGER events_no_truncate ON events")
         op.execute("DROP TRIGGER events_append_only ON events")
         op.execute("DROP FUNCTION refuse_event_change")
-        op.execute("ALTER TABLE booking_slots DROP CONSTRAINT booking_slots_no_overlap")
+        op.execute("ALTER TABLE node_slots DROP CONSTRAINT node_slots_no_overlap")
     op.execute("DELETE FROM event_chain")
