@@ -196,13 +196,32 @@ def _applications(table: Table) -> rules.ApplicationLimits:
     return limits
 
 
+def _length(table: Table, key: str, least: int, most: int) -> timedelta:
+    """A length of time in the unit that its key ends with."""
+    unit = {"minutes": "minutes", "hours": "hours", "days": "days"}[key.rsplit("_", 1)[1]]
+    return timedelta(**{unit: table.whole(key, least, most)})
+
+
 def _bookings(table: Table) -> rules.BookingRules:
     found = rules.BookingRules(
-        min_length=timedelta(minutes=table.whole("min_minutes", 1, 1_000_000)),
-        max_length=timedelta(days=table.whole("max_days", 1, 366)),
-        max_ahead=timedelta(days=table.whole("max_ahead_days", 1, 36_500)),
-        materialise=timedelta(days=table.whole("materialise_days", 1, 366)),
-        lead_time=timedelta(minutes=table.whole("lead_minutes", 0, 1_000_000)),
+        boundary=_length(table, "boundary_minutes", 1, 24 * 60),
+        day_starts_at=table.clock("day_starts_at"),
+        min_length=_length(table, "min_minutes", 1, 1_000_000),
+        max_length=_length(table, "max_days", 1, 366),
+        max_ahead=_length(table, "max_ahead_days", 1, 36_500),
+        lead_time=_length(table, "lead_minutes", 0, 1_000_000),
+        cleaning=_length(table, "cleaning_minutes", 0, 24 * 60),
+        hold=_length(table, "hold_minutes", 1, 24 * 60),
+        max_open=table.whole("max_open", 1, 100_000),
+        max_open_percent=table.percent("max_open_percent", 1),
+        fix_ahead=_length(table, "fix_ahead_hours", 1, 24 * 90),
+        extend_within=_length(table, "extend_within_hours", 1, 24 * 90),
+        no_show=_length(table, "no_show_hours", 1, 24 * 90),
+        no_show_grace=_length(table, "no_show_grace_hours", 0, 24 * 90),
+        waitlist_answer=_length(table, "waitlist_answer_hours", 1, 24 * 90),
+        move_answer=_length(table, "move_answer_hours", 1, 24 * 90),
+        materialise=_length(table, "materialise_days", 1, 366),
+        repair=table.choice("repair", rules.RepairGoal),
     )
     table.done()
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from itertools import pairwise
 
 from allocator.policy.policy import Policy
@@ -10,6 +11,7 @@ from allocator.policy.reading import Faults
 from allocator.policy.rules import DecisionPath, FundingMode
 
 Check = Callable[[Policy, Faults], None]
+DAY = timedelta(days=1)
 
 
 def check(policy: Policy, faults: Faults) -> None:
@@ -122,6 +124,10 @@ def _the_proposal_comes_first(policy: Policy, faults: Faults) -> None:
 def _lengths_in_order(policy: Policy, faults: Faults) -> None:
     if policy.bookings.min_length > policy.bookings.max_length:
         faults.add(("bookings", "min_minutes"), "must not be longer than max_days")
+    if policy.bookings.min_length % policy.bookings.boundary:
+        faults.add(("bookings", "min_minutes"), "must be a multiple of boundary_minutes")
+    if DAY % policy.bookings.boundary:
+        faults.add(("bookings", "boundary_minutes"), "must divide a day into equal parts")
 
 
 CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (

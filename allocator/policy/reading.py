@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from fractions import Fraction
@@ -127,6 +127,16 @@ class Table:
             if value is not None:
                 self.fault(key, "must be a date such as 2026-11-01")
             return date.min
+
+    def clock(self, key: str) -> time:
+        """A time of day, such as "10:00"."""
+        value = self._required(key)
+        try:
+            return time.fromisoformat(value)
+        except (TypeError, ValueError):
+            if value is not None:
+                self.fault(key, 'must be a time of day such as "10:00"')
+            return time.min
 
     def choice(self, key: str, kind: type[E]) -> E:
         return self._choice(key, self._required(key), kind) or next(iter(kind))

@@ -5,7 +5,7 @@ Percentages are whole numbers, factors exact fractions, money Decimal tenge, tit
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import time, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
@@ -227,12 +227,32 @@ class ApplicationLimits:
     max_window: timedelta
 
 
+class RepairGoal(StrEnum):
+    """Which variant of a repair is shown first: moves against drops is the site's choice."""
+
+    FEWEST_MOVES = "fewest_moves"
+    FEWEST_DROPS = "fewest_drops"
+
+
 @dataclass(frozen=True)
 class BookingRules:
-    """Lengths of bookings, how far ahead one may book, and how soon before its start Slurm is told."""
+    """What every booking keeps to; lengths of time, and whole numbers where the name says so."""
 
+    boundary: timedelta  # bookings begin and end on multiples of it, by the site's clock
+    day_starts_at: time  # where a booking of whole days begins
     min_length: timedelta
     max_length: timedelta
     max_ahead: timedelta
-    materialise: timedelta
     lead_time: timedelta
+    cleaning: timedelta  # stays free on a GPU after each booking
+    hold: timedelta  # how long an offer is kept
+    max_open: int  # bookings of one quota that are not over
+    max_open_percent: int  # of a quota's GPU-hours in bookings that have not begun
+    fix_ahead: timedelta  # a flexible booking is fixed so long before the start that is planned for it
+    extend_within: timedelta  # a booking may be extended in the last so many hours before its end
+    no_show: timedelta  # without a job for so long after the start, a warning
+    no_show_grace: timedelta  # and so long after the warning the rest is released
+    waitlist_answer: timedelta
+    move_answer: timedelta
+    materialise: timedelta  # only what starts so soon is told to Slurm
+    repair: RepairGoal

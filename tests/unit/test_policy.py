@@ -169,6 +169,10 @@ WRONG = [
     ("proposal_days = 10", "proposal_days = 4", "= 4", "periods.proposal_days", "less than publication_days"),
     ('length = "month"', 'length = "year"', '"year"', "periods.length", "must be one of month"),
     ("max_days = 28", "max_days = 400", "max_days = 400", "bookings.max_days", "between 1 and 366"),
+    ("min_minutes = 60", "min_minutes = 90", "min_minutes = 90", "bookings.min_minutes", "a multiple of"),
+    ("boundary_minutes = 60", "boundary_minutes = 50", "= 50", "bookings.boundary_minutes", "divide a day"),
+    ('"10:00"', '"ten"', '"ten"', "bookings.day_starts_at", "a time of day"),
+    ('repair = "fewest_drops"', 'repair = "none"', '"none"', "bookings.repair", "must be one of"),
 ]
 
 
