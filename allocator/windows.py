@@ -94,7 +94,7 @@ def pick(nodes: Iterable[NodeFree], shape: Shape, whole: bool = False) -> list[P
     those who need them. Equal choices fall to the lowest name: the same state always gives the same answer.
     """
     fits = [
-        (sum(high - low for low, high in node.free), gap[1] - gap[0], _natural(node.name), gap[0], node)
+        (sum(high - low for low, high in node.free), gap[1] - gap[0], natural(node.name), gap[0], node)
         for node in nodes
         if shape.suits(node.gpus, whole)
         for gap in node.free
@@ -189,6 +189,6 @@ def nearest_before(starts: Iterable[tuple[datetime, datetime]], wanted: datetime
     return max(candidates, default=None)
 
 
-def _natural(name: str) -> tuple[tuple[int, str], ...]:
+def natural(name: str) -> tuple[tuple[int, str], ...]:
     """Order of names in which gpu2 stands before gpu10."""
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name))
