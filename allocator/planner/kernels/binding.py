@@ -1,0 +1,102 @@
+"""Names for nodes that were only counted: colouring of an interval graph by a sweep over the starts."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .compiling import compiled
+from .state import WHOLE, Board, Books, Ints
+
+
+@compiled
+def segments(books: Books, board: Board, order: Ints, base: NDArray[np.int8], tied: Ints) -> tuple[
+    Ints, Ints, Ints, Ints, Ints
+]:
+    """Parts in one row that overlap are one segment, as they need one node: of each part its segment, and
+    of each segment its start, end, row and node (-1: any). order: the placed parts by row, then start."""
+    segment = np.full(len(books.value), -1, np.int32)
+    start, end = np.empty(len(order), np.int32), np.empty(len(order), np.int32)
+    row, node = np.empty(len(order), np.int32), np.full(len(order), -1, np.int32)
+    n = -1
+    for j in order:
+        at, r = board.start[j], board.row[j]
+        if n < 0 or row[n] != r or at >= end[n]:
+            n += 1
+            start[n], end[n], row[n] = at, at + books.duration[j], r
+        else:
+            end[n] = max(end[n], at + books.duration[j])
+        segment[j] = n
+    n += 1
+    for s in range(n):
+        owner = tied[row[s]]
+        if owner >= 0:
+            for t in range(start[s], end[s]):
+                if base[owner, t] < WHOLE:
+                    node[s] = owner
+                    break
+    return segment, start[:n], end[:n], row[:n], node[:n]
+
+
+@compiled
+def next_blocked(base: NDArray[np.int8]) -> Ints:
+    """For each node and slot the next slot at which the node is not wholly free."""
+    count, slots = base.shape
+    until = np.empty((count, slots + 1), np.int32)
+    for node in range(count):
+        until[node, slots] = slots
+        for t in range(slots - 1, -1, -1):
+            until[node, t] = until[node, t + 1] if base[node, t] == WHOLE else t
+    return until
+
+
+@compiled
+def colour(
+    order: NDArray[np.int64], start: Ints, end: Ints, wanted: Ints, until: Ints, group: Ints, loose: bool
+) -> tuple[NDArray[np.int64], Ints]:
+    """Give every item its nodes: offsets (-1: none found) into a list of nodes, and that list.
+
+    Among the nodes that are free long enough, a leaf switch that suffices alone with the fewest to spare is
+    preferred (loose: before anything else), and the node whose freedom ends soonest.
+    """
+    count, slots = until.shape[0], until.shape[1] - 1
+    taken = np.zeros(count, np.int32)
+    offset = np.full(len(start), -1, np.int64)
+    names = np.empty(wanted.sum(), np.int32)
+    groups = group.max() + 1
+    able, size = np.empty(count, np.int32), np.zeros(groups, np.int32)
+    used = 0
+    for item in order:
+        s, e, k = start[item], end[item], wanted[item]
+        n = 0
+        size[:] = 0
+        for node in range(count):
+            if taken[node] <= s and until[node, s] >= e:
+                able[n] = node
+                n += 1
+                size[group[node]] += 1
+        if n < k:
+            continue
+        leaf = -1
+        for g in range(groups):
+            if size[g] >= k and (leaf < 0 or size[g] < size[leaf]):
+                leaf = g
+        offset[item] = used
+        for _ in range(k):
+            best, rank = -1, np.int64(1) << 60
+            for i in range(n):
+                node = able[i]
+                if node < 0:
+                    continue
+                away = group[node] != leaf if leaf >= 0 else False
+                # Without one leaf that suffices, the largest leaves first.
+                far = np.int64(away) if leaf >= 0 else np.int64(count - size[group[node]])
+                here = np.int64(until[node, s])
+                mine = far * (slots + 1) + here if loose else here * (count + 1) + far
+                if mine < rank:
+                    best, rank = i, mine
+            names[used] = able[best]
+            taken[able[best]] = e
+            able[best] = -1
+            used += 1
+    return offset, names

@@ -1,0 +1,88 @@
+"""The search behind a plan: batches of turns at falling heat, then names for the nodes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .binding import bind
+from .board import board_of, books_of, ground_of, guide_of, near_of
+from .bound import dual
+from .demand import Demand
+from .kernels import placing
+from .kernels.improving import Knobs, improve
+from .kernels.state import NOWHERE, take
+from .plan import Moment, Plan
+
+HOT, COLD = 0.02, 0.001  # heat as a part of a booking's mean value
+BATCH = 2000
+WIDTH = 24  # slots a bucket
+KNOBS = Knobs(8, 8, 5, 1)
+
+
+class Search:
+    """One run over one demand."""
+
+    def __init__(self, demand: Demand, seed: int) -> None:
+        self.began = time.perf_counter()
+        self.demand = demand
+        self.books = books_of(demand)
+        self.ground = ground_of(demand)
+        self.board = board_of(demand, self.books, self.ground, seed)
+        self.bound = dual(demand, self.books, self.ground)
+        self.guide = guide_of(self.books, self.bound.price)
+        self.history: list[Moment] = []
+        self.iterations = 0
+
+    def run(self, *, seconds: float, iterations: int | None) -> Plan:
+        self._start()
+        mean = self.books.value.mean() if len(self.demand) else 0.0
+        while len(self.demand):
+            past = time.perf_counter() - self.began
+            done = past / seconds if iterations is None else self.iterations / max(1, iterations)
+            if done >= 1:
+                break
+            turns = BATCH if iterations is None else min(BATCH, iterations - self.iterations)
+            self._batch(mean * HOT * (COLD / HOT) ** done, turns)
+        return self._finish()
+
+    def _start(self) -> None:
+        for j, pin in self.demand.pinned.items():
+            if pin.nodes:
+                self.board.start[j] = pin.start
+        value = float(self.books.value[self.board.start >= 0].sum())
+        possible = np.flatnonzero((self.board.start < 0) & (self.books.last >= self.books.earliest))
+        # What gains most over its price first: it is the hardest to fit in later.
+        wish = self.guide.gain[possible] + 0.01 * self.books.value[possible]
+        order = possible[np.argsort(-wish, kind="stable")].astype(np.int32)
+        value += placing.insert_all(self.books, self.board, order, placing.CHEAPEST, self.guide.total)
+        self.near = near_of(self.demand, self.books, self.board.start, WIDTH)
+        self.value = self.best = value
+        self.best_start, self.best_row = self.board.start.copy(), self.board.row.copy()
+        self._note()
+
+    def _batch(self, heat: float, turns: int) -> None:
+        before = self.best
+        self.value, self.best = improve(
+            self.books, self.board, self.near, self.guide, KNOBS, max(heat, 1e-9), turns,
+            self.value, self.best, self.best_start, self.best_row,
+        )  # fmt: skip
+        self.iterations += turns
+        if self.best > before:
+            self._note()
+
+    def _note(self) -> None:
+        self.history.append(Moment(time.perf_counter() - self.began, self.iterations, self.best))
+
+    def _finish(self) -> Plan:
+        board = self.board._replace(start=self.best_start, row=self.best_row)
+        assigned, unbound = bind(self.demand, self.books, board, self.ground)
+        start = board.start.copy()
+        start[unbound] = NOWHERE
+        value = float(self.books.value[start >= 0].sum())
+        return Plan(
+            start, assigned, value, self.bound.value, self.bound.price, tuple(self.history), self.iterations
+        )
