@@ -1,10 +1,10 @@
 """What clusters can give: their nodes as last seen, and what is free of them when (R-7, R-8, R-9)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from allocator import events
@@ -19,8 +19,10 @@ from allocator.windows import (
     Shape,
     free_during,
     free_starts,
-    nearest_after,
 )
+
+BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
+FOREVER = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def save_nodes(session: Session, cluster: Cluster, nodes: Sequence[NodeSeen], no
     moved: list[tuple[Node, NodeState, NodeState]] = []
     rebuilt: list[tuple[Node, dict[str, object]]] = []
     for name, node in known.items():
-        target = seen[name].state if name in seen else NodeState.GONE
+        target = seen[name].state if name in seen else _unseen(node, now)
         if node.state != target:
             moved.append((node, node.state, target))
         before = _hardware(node)
@@ -96,7 +98,12 @@ def save_nodes(session: Session, cluster: Cluster, nodes: Sequence[NodeSeen], no
     # the time of sight is written by one statement: a thousand unchanged nodes are no thousand updates
     session.execute(
         update(Node)
-        .where(Node.cluster_id == cluster.id, Node.state != NodeState.GONE)
+        .where(
+            Node.cluster_id == cluster.id,
+            Node.state.not_in((NodeState.GONE, NodeState.EXPECTED)),
+            # an announced node that never came has not been seen either
+            or_(Node.state != NodeState.DOWN, Node.joins_at.is_(None), Node.seen_at >= Node.joins_at),
+        )
         .values(seen_at=now)
         .execution_options(synchronize_session=False)
     )
@@ -104,6 +111,14 @@ def save_nodes(session: Session, cluster: Cluster, nodes: Sequence[NodeSeen], no
     for node, before in rebuilt:
         after = {**_hardware(node), "cluster": cluster.slug, "name": node.name}
         events.record(session, SYSTEM, node, "node.changed", now=now, before=before, after=after)
+
+
+def _unseen(node: Node, now: datetime) -> NodeState:
+    """What a node is that the cluster does not show: an announced one is only late, and so DOWN, when due."""
+    if node.state is NodeState.EXPECTED:
+        return NodeState.EXPECTED if node.joins_at is None or node.joins_at > now else NodeState.DOWN
+    announced = node.state is NodeState.DOWN and node.joins_at is not None and node.seen_at < node.joins_at
+    return NodeState.DOWN if announced else NodeState.GONE
 
 
 def _hardware(node: Node) -> dict[str, object]:
@@ -187,16 +202,38 @@ def lock(session: Session, cluster: Cluster) -> None:
     hold(session, cluster)
 
 
+def bookable(session: Session, cluster: Cluster, gpu_type: str) -> list[NodeHeld]:
+    """The nodes of the type that bookings may be placed on, held only while they are not there (R-8).
+
+    UP ones and announced ones; before ``joins_at`` and from ``leaves_at`` on all their GPUs count as taken.
+    """
+    there = (NodeState.UP, NodeState.EXPECTED)
+    nodes = session.execute(
+        select(Node.id, Node.name, Node.gpus, Node.joins_at, Node.leaves_at)
+        .where(Node.cluster_id == cluster.id, Node.gpu_type == gpu_type, Node.state.in_(there))
+        .order_by(Node.name)
+    )
+    return [
+        NodeHeld(id, name, gpus, tuple(_absences(gpus, joins_at, leaves_at)))
+        for id, name, gpus, joins_at, leaves_at in nodes
+    ]
+
+
+def _absences(gpus: int, joins_at: datetime | None, leaves_at: datetime | None) -> Iterator[Held]:
+    if joins_at is not None:
+        yield Held(0, gpus, BEGINNING, joins_at)
+    if leaves_at is not None:
+        yield Held(0, gpus, leaves_at, FOREVER)
+
+
 def held(
     session: Session, cluster: Cluster, gpu_type: str, since: datetime, until: datetime
 ) -> list[NodeHeld]:
-    """The UP nodes of the type with what is taken of them at any moment of [since, until). Two queries."""
-    nodes = session.execute(
-        select(Node.id, Node.name, Node.gpus)
-        .where(Node.cluster_id == cluster.id, Node.gpu_type == gpu_type, Node.state == NodeState.UP)
-        .order_by(Node.name)
-    ).all()
-    taken: dict[int, list[Held]] = {node.id: [] for node in nodes}
+    """The bookable nodes with what is taken of them at any moment of [since, until). Two queries."""
+    nodes = bookable(session, cluster, gpu_type)
+    taken: dict[int, list[Held]] = {
+        node.id: [one for one in node.held if one.ends_at > since and one.starts_at < until] for node in nodes
+    }
     slots = session.execute(
         select(
             NodeSlot.node_id,
@@ -209,19 +246,18 @@ def held(
         .where(
             Node.cluster_id == cluster.id,
             Node.gpu_type == gpu_type,
-            Node.state == NodeState.UP,
             NodeSlot.ends_at > since,
             NodeSlot.starts_at < until,
         )
     )
     for node_id, gpu_from, gpu_to, starts_at, ends_at in slots:
-        if node_id in taken:  # a node may have come up between the two queries
+        if node_id in taken:  # neither a node that is down, nor one that came up between the two queries
             taken[node_id].append(Held(gpu_from, gpu_to, starts_at, ends_at))
     return [NodeHeld(node.id, node.name, node.gpus, tuple(taken[node.id])) for node in nodes]
 
 
 def free(session: Session, cluster: Cluster, gpu_type: str, start: datetime, end: datetime) -> list[NodeFree]:
-    """Each UP node of the type with the runs of its GPUs that are free during all of [start, end)."""
+    """Each bookable node of the type with the runs of its GPUs that are free during all of [start, end)."""
     return [free_during(node, start, end) for node in held(session, cluster, gpu_type, start, end)]
 
 
@@ -231,13 +267,6 @@ def possible_starts(
     """All moments of the closed ``span`` at which the shape could start, as closed intervals."""
     nodes = held(session, cluster, gpu_type, span[0], span[1] + length)
     return free_starts(nodes, shape, length, span[0], span[1], whole=not cluster.shares_nodes)
-
-
-def earliest_start(
-    session: Session, cluster: Cluster, gpu_type: str, shape: Shape, length: timedelta, span: Window
-) -> datetime | None:
-    """The first whole minute of ``span`` at which the shape could start, or None."""
-    return nearest_after(possible_starts(session, cluster, gpu_type, shape, length, span), span[0])
 
 
 def booked_by_window(
