@@ -44,6 +44,7 @@ ITEMS: list[Item] = [
     Item("applications.index", N_("Applications"), people),
     Item("quotas.index", N_("Quotas"), people),
     Item("bookings.index", N_("Bookings"), people),
+    Item("calendar.show", N_("Calendar"), people),
     Item("clusters.index", N_("Clusters")),
     Item("fairness.index", N_("Fairness")),
     Item("organisations.index", N_("Organisations"), people),
