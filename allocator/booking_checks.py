@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from allocator.application_checks import amount_text
@@ -13,11 +13,16 @@ from allocator.ledger import Balance
 from allocator.models import Quota
 from allocator.policy import BookingRules
 from allocator.states import QuotaState
-from allocator.windows import Shape, ceil
+from allocator.windows import Grid, Shape
 from config.i18n import N_
 
 HOUR = 3600
 ALMATY = ZoneInfo("Asia/Almaty")  # R-33
+
+
+def grid_of(rules: BookingRules) -> Grid:
+    """Where bookings may begin and end: counted from the hour at which the site's days of booking begin."""
+    return Grid(rules.boundary, datetime.combine(date(2026, 1, 1), rules.day_starts_at, ALMATY))
 
 
 @dataclass(frozen=True)
@@ -107,10 +112,20 @@ def _gpus(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
     return None
 
 
-def _whole_minutes(ask: Ask, _around: Circumstances) -> tuple[str, Fault] | None:
-    if ask.starts_at == ceil(ask.starts_at) and ask.ends_at == ceil(ask.ends_at):
+def _on_boundary(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
+    grid = grid_of(around.rules)
+    if grid.holds(ask.starts_at) and grid.holds(ask.ends_at):
         return None
-    return "starts_at", Fault(N_("A booking begins and ends on a whole minute."))
+    field = "hours" if grid.holds(ask.starts_at) else "starts_at"
+    minutes = _minutes(around.rules.boundary)
+    if minutes == 1:
+        return field, Fault(N_("A booking begins and ends on a whole minute."))
+    if minutes == 60:
+        return field, Fault(N_("A booking begins and ends on the hour."))
+    return field, Fault(
+        N_("A booking begins and ends every %(minutes)s minutes, counted from %(from)s."),
+        {"minutes": minutes, "from": around.rules.day_starts_at.strftime("%H:%M")},
+    )
 
 
 def _length(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
@@ -202,7 +217,7 @@ CHECKS: tuple[Check, ...] = (
     _quota_active,
     _nodes,
     _gpus,
-    _whole_minutes,
+    _on_boundary,
     _length,
     _not_past,
     _not_too_far,

@@ -17,14 +17,14 @@ from sqlalchemy.orm import Session
 from allocator import booking_letters, capacity, events, grants, ledger
 from allocator.actors import SYSTEM, Actor
 from allocator.authorization import Action, require
-from allocator.booking_checks import Ask, check
+from allocator.booking_checks import Ask, check, grid_of
 from allocator.errors import Fault, Invalid, NoCapacity, Stale, WrongState
 from allocator.ledger import Balance
 from allocator.locks import hold
 from allocator.models import Booking, NodeSlot, Quota, Reservation
 from allocator.policy import BookingRules
 from allocator.states import BookingState, ReservationState, move
-from allocator.windows import Place, Shape, ceil, nearest_after, nearest_before, pick
+from allocator.windows import Place, Shape, nearest_after, nearest_before, pick
 from config.i18n import N_
 
 __all__ = ["Ask", "Cancellation", "Quote", "advance", "book", "cancel", "cancellation", "earliest", "quote"]
@@ -97,12 +97,13 @@ def earliest(
     first, last = _span(quota, length, rules, now)
     if first > last:
         return None
-    return capacity.earliest_start(session, quota.cluster, quota.gpu_type, shape, length, (first, last))
+    starts = capacity.possible_starts(session, quota.cluster, quota.gpu_type, shape, length, (first, last))
+    return nearest_after(starts, first, grid_of(rules))
 
 
 def _span(quota: Quota, length: timedelta, rules: BookingRules, now: datetime) -> tuple[datetime, datetime]:
     """The first and last start that the rules allow for a booking of that length."""
-    first = ceil(max(now + rules.lead_time, quota.valid_from))
+    first = grid_of(rules).ceil(max(now + rules.lead_time, quota.valid_from))
     return first, min(now + rules.max_ahead, quota.valid_until - length)
 
 
@@ -113,7 +114,8 @@ def _nearest(
     if span[0] > span[1]:
         return None, None
     starts = capacity.possible_starts(session, quota.cluster, quota.gpu_type, ask.shape, ask.length, span)
-    return nearest_before(starts, ask.starts_at), nearest_after(starts, ask.starts_at)
+    grid = grid_of(rules)
+    return nearest_before(starts, ask.starts_at, grid), nearest_after(starts, ask.starts_at, grid)
 
 
 def _places(session: Session, quota: Quota, ask: Ask) -> list[Place]:

@@ -4,7 +4,7 @@ Everything goes through the use cases with times in the past, so that events, le
 it had happened; only the jobs of bookings long over are written down as accounting would have told them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -248,10 +248,10 @@ class Scene:
         self.book(quota, soon + timedelta(days=3), 24, self.now)
 
     def book(self, quota: Quota, starts_at: datetime, hours: int, at: datetime) -> Booking:
+        # to the minute, so that whoever tries it out sees a booking begin and need not wait for the hour
         ask = Ask(1, self.most.gpus_per_node, starts_at, starts_at + timedelta(hours=hours))
-        return bookings.book(
-            self.session, self.actor("startup"), quota, ask, rules=self.policy.bookings, now=at
-        )
+        rules = replace(self.policy.bookings, boundary=timedelta(minutes=1))
+        return bookings.book(self.session, self.actor("startup"), quota, ask, rules=rules, now=at)
 
     def past_booking(self, quota: Quota, days: int, hours: int, used_seconds: int) -> None:
         """A booking that was reserved, used by one job for ``used_seconds``, and is over."""

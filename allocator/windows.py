@@ -7,9 +7,29 @@ another ends.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 GRID = timedelta(minutes=1)  # reservations begin and last in whole minutes (so does Slurm's own arithmetic)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The moments at which bookings may begin and end: ``anchor`` and every ``step`` before and after it."""
+
+    step: timedelta
+    anchor: datetime
+
+    def floor(self, moment: datetime) -> datetime:
+        return moment - (moment - self.anchor) % self.step
+
+    def ceil(self, moment: datetime) -> datetime:
+        return moment + (self.anchor - moment) % self.step
+
+    def holds(self, moment: datetime) -> bool:
+        return not (moment - self.anchor) % self.step
+
+
+MINUTES = Grid(GRID, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 @dataclass(frozen=True)
@@ -176,16 +196,24 @@ def _merged(intervals: Iterable[tuple[datetime, datetime]]) -> list[tuple[dateti
     return merged
 
 
-def nearest_after(starts: Iterable[tuple[datetime, datetime]], wanted: datetime) -> datetime | None:
-    """The first whole minute at or after ``wanted`` in the closed intervals."""
-    candidates = (ceil(max(first, wanted)) for first, last in starts if ceil(max(first, wanted)) <= last)
+def nearest_after(
+    starts: Iterable[tuple[datetime, datetime]], wanted: datetime, grid: Grid = MINUTES
+) -> datetime | None:
+    """The first moment of the grid at or after ``wanted`` in the closed intervals."""
+    candidates = (
+        grid.ceil(max(first, wanted)) for first, last in starts if grid.ceil(max(first, wanted)) <= last
+    )
     return min(candidates, default=None)
 
 
-def nearest_before(starts: Iterable[tuple[datetime, datetime]], wanted: datetime) -> datetime | None:
-    """The last whole minute before ``wanted`` in the closed intervals."""
-    latest = ceil(wanted) - GRID
-    candidates = (floor(min(last, latest)) for first, last in starts if floor(min(last, latest)) >= first)
+def nearest_before(
+    starts: Iterable[tuple[datetime, datetime]], wanted: datetime, grid: Grid = MINUTES
+) -> datetime | None:
+    """The last moment of the grid before ``wanted`` in the closed intervals."""
+    latest = grid.ceil(wanted) - grid.step
+    candidates = (
+        grid.floor(min(last, latest)) for first, last in starts if grid.floor(min(last, latest)) >= first
+    )
     return max(candidates, default=None)
 
 

@@ -11,11 +11,12 @@ from sqlalchemy import select
 
 from allocator import booking_queries, bookings, capacity, ledger
 from allocator.authorization import Action, may, require
+from allocator.booking_checks import grid_of
 from allocator.bookings import Ask, Quote
 from allocator.errors import Invalid, NoCapacity, Stale
 from allocator.models import Booking, Person, Quota
 from allocator.states import BookingState
-from allocator.windows import Shape, ceil
+from allocator.windows import Shape
 from config.clock import utcnow
 from web import charts, once
 from web.booking_forms import LOCAL, BookingForm, CancelForm
@@ -153,7 +154,7 @@ def _ask(quota: Quota, form: BookingForm, now: datetime, quoted: bool) -> Ask:
     if found is None:
         # a wrong shape or length is the better reason, if there is one: the checks know
         found = form.start(settings().zone) if form.starts_at.data else now + rules.lead_time
-    return form.ask_at(ceil(found))
+    return form.ask_at(grid_of(rules).ceil(found))
 
 
 def _quote(quota: Quota, form: BookingForm, now: datetime, quoted: bool = False) -> Quote:

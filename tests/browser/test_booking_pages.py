@@ -29,7 +29,7 @@ from web.session import DATABASE
 pytestmark = pytest.mark.integration
 
 NOW = datetime.now(UTC).replace(second=0, microsecond=0)
-START = NOW + timedelta(days=2)
+START = (NOW + timedelta(days=2)).replace(minute=0)
 PAGES = {
     "quotas": "/quotas?all=1",
     "quota": "/quotas/1?page=1",

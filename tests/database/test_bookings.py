@@ -156,7 +156,8 @@ def _job(
         (ask(start=NOW), "starts_at"),
         (ask(start=NOW + timedelta(days=91)), "starts_at"),
         (ask(start=NOW + timedelta(days=60)), "starts_at"),
-        (ask(start=SOON + timedelta(seconds=1)), "starts_at"),
+        (ask(start=SOON + timedelta(minutes=30)), "starts_at"),
+        (Ask(1, 8, SOON, SOON + timedelta(minutes=90)), "hours"),
         (ask(nodes=4, hours=51), "balance"),
     ],
 )
@@ -194,13 +195,13 @@ def test_when_full_the_nearest_starts_are_named(session: Session, actor: Actor, 
     assert (found.before, found.after) == (SOON - timedelta(hours=4), SOON + timedelta(hours=10))
     found = bookings.quote(session, actor, quota, ask(start=NOW - timedelta(days=1)), rules=RULES, now=NOW)
     assert not found.fits
-    assert found.after == NOW + timedelta(minutes=1)
+    assert found.after == NOW + timedelta(hours=1)
     assert found.remaining == (1600 - 320 - 80) * HOUR
 
 
 def test_as_soon_as_possible_waits_for_what_is_taken(session: Session, actor: Actor, quota: Quota) -> None:
     first = bookings.earliest(session, quota, ask(4).shape, timedelta(hours=3), rules=RULES, now=NOW)
-    assert first == NOW + timedelta(minutes=1)
+    assert first == NOW + timedelta(hours=1)
     book(session, actor, quota, ask(nodes=1, start=first, hours=10))
     second = bookings.earliest(session, quota, ask(4).shape, timedelta(hours=3), rules=RULES, now=NOW)
     assert second == first + timedelta(hours=10)

@@ -32,7 +32,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(420
 TOKEN = "a-token-for-this-test-alone"
 PASSWORD = "seven quiet steppe foxes"
 ALMATY = ZoneInfo("Asia/Almaty")
-SHORT = {"min_minutes = 30": "min_minutes = 1", "lead_minutes = 1": "lead_minutes = 0"}
+SHORT = {
+    "boundary_minutes = 60": "boundary_minutes = 1",
+    "min_minutes = 60": "min_minutes = 1",
+    "lead_minutes = 1": "lead_minutes = 0",
+}
 IIN = "850101300015"
 TITLE = "Субтитры для сельских школ"
 JOB = "#!/bin/sh\nsleep 20\n"

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allocator.windows import (
+    Grid,
     Held,
     NodeHeld,
     Shape,
@@ -130,3 +131,14 @@ def test_starts_are_offered_on_whole_minutes_only() -> None:
     assert nearest_after([(odd, at(10))], T0) == at(2)
     assert nearest_before([(T0, odd)], at(10)) == at(1)
     assert nearest_after([(odd, odd)], T0) is None
+
+
+@given(st.sampled_from([1, 30, 60, 1440]), st.integers(-50_000, 50_000))
+def test_a_grid_has_moments_on_both_sides(step: int, minute: int) -> None:
+    grid = Grid(timedelta(minutes=step), T0)
+    moment = at(minute) + timedelta(seconds=minute % 60)
+    low, high = grid.floor(moment), grid.ceil(moment)
+    assert low <= moment <= high
+    assert grid.holds(low)
+    assert grid.holds(high)
+    assert high - low == (timedelta(0) if grid.holds(moment) else grid.step)

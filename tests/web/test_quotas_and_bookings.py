@@ -20,7 +20,7 @@ from tests.factories import HOUR
 from web.booking_forms import LOCAL
 
 ZONE = ZoneInfo("Asia/Almaty")
-NOW = datetime.now(UTC).replace(second=0, microsecond=0)
+NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 TOMORROW = NOW + timedelta(days=1)
 UNKNOWN = 987654321
 
@@ -82,18 +82,18 @@ def test_from_the_form_through_the_quote_to_the_booking(site: Site, project: Pro
     browser = site.browser_of(project.member)
     form = browser.get(f"{project.path}/book")
     assert "1 600 GPU-hours are available" in text_of(form)
-    quote = browser.get(f"{project.path}/book", query_string=ask(hours="7,5"))
+    quote = browser.get(f"{project.path}/book", query_string=ask(hours="7"))
     assert quote.status_code == 200
-    assert "60 GPU-hours" in text_of(quote)
+    assert "56 GPU-hours" in text_of(quote)
     done = browser.post(f"{project.path}/book", data=hidden_fields(quote))
     assert done.status_code == 303
     (booking,) = bookings_of(site)
-    assert (booking.starts_at, booking.ends_at) == (TOMORROW, TOMORROW + timedelta(hours=7, minutes=30))
+    assert (booking.starts_at, booking.ends_at) == (TOMORROW, TOMORROW + timedelta(hours=7))
     assert booking.booked_by_id == project.member.id
     page = browser.get(done.location)
     assert "Being reserved on the cluster" in text_of(page)
-    assert "Booked: 60 GPU-hours" in text_of(page)
-    again = browser.get(f"{project.path}/book", query_string=ask(hours="7,5"))
+    assert "Booked: 56 GPU-hours" in text_of(page)
+    again = browser.get(f"{project.path}/book", query_string=ask(hours="7"))
     assert f"exactly this already Booking {booking.id}" in text_of(again)
     assert "exactly this already" not in text_of(quote)
 
@@ -143,7 +143,7 @@ def test_as_soon_as_possible_is_taken_at_its_word(site: Site, project: Project) 
     quote = browser.get(f"{project.path}/book", query_string=ask(asap="1"))
     fields = hidden_fields(quote)
     assert fields["asap"] == "1"
-    assert fields["starts_at"] < (datetime.now(UTC) + timedelta(minutes=10)).astimezone(ZONE).strftime(LOCAL)
+    assert fields["starts_at"] < (datetime.now(UTC) + timedelta(minutes=62)).astimezone(ZONE).strftime(LOCAL)
     change = unescape(re.findall(r'href="([^"]+edit=1[^"]*)"', quote.text)[0])
     assert f'value="{fields["starts_at"]}"' in browser.get(change).text
     # the reader hesitated until the start had gone by
@@ -159,6 +159,7 @@ def test_as_soon_as_possible_is_taken_at_its_word(site: Site, project: Project) 
         ({"hours": "-5"}, "Number must be between"),
         ({"hours": ""}, "Fill this in"),
         ({"hours": "0,001"}, "whole minutes"),
+        ({"hours": "1,5"}, "on the hour"),
         ({"hours": "9999"}, "at most 28 days"),
         ({"hours": "99999999999999999999"}, "Enter a number"),
         ({"nodes": "-1"}, "between"),
