@@ -104,6 +104,8 @@ class ClusterSettings(_Frozen):
     slurm_conf: Path | None = None
     env: dict[str, str] = Field(default={}, repr=False)
     timeout: Seconds = 20
+    # The site gives no parts of nodes here, though it could.
+    whole_nodes: bool = False
     # Only the simulated adapter reads these; `speed` is simulated seconds per real second.
     database: Path | None = None
     speed: float = Field(default=1, gt=0, le=100_000)

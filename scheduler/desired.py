@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,8 @@ from scheduler.clusters import base
 from scheduler.clusters.names import MOST_SHARES
 from scheduler.plan import OUR_ACCOUNT, OUR_RESERVATION, Wanted
 
+# A limit must stand before the booking begins that it is for, and rounds are half a minute apart.
+EARLY = timedelta(minutes=2)
 CHUNK = 5_000  # values in one statement: both databases have a limit
 UNSETTLED = (ReservationState.PENDING, ReservationState.RESERVED, ReservationState.BLOCKED)
 LIVE = (BookingState.CONFIRMED, BookingState.STARTED)
@@ -60,7 +62,7 @@ def read_desired(
 
     Of the names ``shown`` there, those that this database has given and that are over count as retired.
     """
-    cluster = session.execute(select(Cluster.id, Cluster.shares_nodes).where(Cluster.slug == slug)).first()
+    cluster = session.execute(select(Cluster.id, Cluster.reserves_gpus).where(Cluster.slug == slug)).first()
     if cluster is None:
         return None
     rows = _bookings(session, cluster.id, materialise, now)
@@ -68,7 +70,10 @@ def read_desired(
     # A closed quota's account stays for as long as one of its bookings is kept.
     needed = {row.quota_id for row in live if row.quota_state is not QuotaState.ACTIVE}
     accounts, quotas = _accounts(session, cluster.id, needed, now)
-    reservations = _reservations(session, live, cluster.shares_nodes)
+    reservations = _reservations(session, live)
+    if not cluster.reserves_gpus:
+        for name, gpus in _gpus_at_a_time(live, reservations, now).items():
+            accounts[name] = replace(accounts[name], gpus=gpus)
     lost = {row.name for row in live} - reservations.keys()
     tracked = {
         row.name: Tracked(
@@ -142,18 +147,18 @@ def _is_wanted(row: Any, now: datetime) -> bool:
     return row.booking_state in LIVE and row.ends_at > now
 
 
-def _reservations(session: Session, live: Iterable[Any], shares_nodes: bool) -> dict[str, base.Reservation]:
+def _reservations(session: Session, live: Iterable[Any]) -> dict[str, base.Reservation]:
     bookings = {row.booking_id: row for row in live}
-    nodes: dict[int, list[tuple[str, bool]]] = defaultdict(list)
-    for booking_id, name, whole in _slots(session, bookings):
-        nodes[booking_id].append((name, whole))
+    nodes: dict[int, list[tuple[str, int]]] = defaultdict(list)
+    for booking_id, name, gpus in _slots(session, bookings):
+        nodes[booking_id].append((name, gpus))
     made = {}
     for booking_id, row in bookings.items():
         places = nodes.get(booking_id)
         if not places:
             # The slots went with a cancellation that came between the two queries: the next round sees it.
             continue
-        whole = not shares_nodes or all(is_whole for _, is_whole in places)
+        whole = all(gpus <= row.gpus_per_node for _, gpus in places)
         made[row.name] = base.Reservation(
             name=row.name,
             starts_at=row.starts_at.replace(microsecond=0),
@@ -165,16 +170,39 @@ def _reservations(session: Session, live: Iterable[Any], shares_nodes: bool) -> 
     return made
 
 
-def _slots(session: Session, bookings: Iterable[int]) -> Iterable[tuple[int, str, bool]]:
+def _slots(session: Session, bookings: Iterable[int]) -> Iterator[tuple[int, str, int]]:
+    """The booking, the node's name and how many GPUs the node has."""
     ids = sorted(bookings)
-    gpus = NodeSlot.gpu_to - NodeSlot.gpu_from
     for start in range(0, len(ids), CHUNK):
         statement = (
-            select(NodeSlot.booking_id, Node.name, gpus >= Node.gpus)
+            select(NodeSlot.booking_id, Node.name, Node.gpus)
             .join(Node, Node.id == NodeSlot.node_id)
             .where(NodeSlot.booking_id.in_(ids[start : start + CHUNK]))
         )
-        yield from session.execute(statement)
+        yield from ((booking or 0, name, gpus) for booking, name, gpus in session.execute(statement))
+
+
+def _gpus_at_a_time(
+    live: Iterable[Any], reservations: Mapping[str, base.Reservation], now: datetime
+) -> dict[str, int]:
+    """What accounts are limited to where nothing else keeps bookings of one node apart.
+
+    Only while a part of a node is theirs: then they have all the GPUs that they booked for now, and no more.
+    """
+    gpus: dict[str, list[int]] = {}
+    sharing = set()
+    for row in live:
+        made = reservations.get(row.name)
+        if made is None:
+            continue
+        [account] = made.accounts
+        amounts = gpus.setdefault(account, [0, 0])
+        for which, moment in enumerate((now, now + EARLY)):
+            if made.starts_at <= moment < made.ends_at:
+                amounts[which] += row.gpus_per_node * len(made.nodes)
+                if made.gpus_per_node is not None:
+                    sharing.add(account)
+    return {account: max(amounts) for account, amounts in gpus.items() if account in sharing}
 
 
 def _accounts(

@@ -24,15 +24,16 @@ def declare(database: Database, settings: Settings, now: datetime) -> None:
         capacity.declare_clusters(session, clusters, now)
 
 
-def take(database: Database, cluster: base.Cluster, now: datetime) -> int:
+def take(database: Database, cluster: base.Cluster, now: datetime, whole_nodes: bool = False) -> int:
     """Write down the cluster's health and nodes; returns the number of nodes.
 
-    Raises what the cluster raised, after writing that down: pages show why nothing moves.
+    ``whole_nodes``: the site gives no parts of nodes there. Raises what the cluster raised, after writing
+    that down: pages show why nothing moves.
     """
     try:
         health = check_clock(cluster)
         nodes = cluster.nodes()
-        shares_nodes = Capability.GPU_RESERVATIONS in cluster.capabilities
+        reserves_gpus = Capability.GPU_RESERVATIONS in cluster.capabilities
     except ClusterError as error:
         _write(database, cluster.slug, now, {"problem_code": error.code, "problem": str(error)[:LONGEST]})
         raise
@@ -41,8 +42,7 @@ def take(database: Database, cluster: base.Cluster, now: datetime) -> int:
         row = session.scalar(select(Cluster).where(Cluster.slug == cluster.slug))
         if row is None:
             raise NotKnown.said(cluster.slug, "its row was taken away")
-        # Where Slurm cannot reserve a part of a node, two bookings must not share one.
-        row.shares_nodes = shares_nodes
+        row.shares_nodes, row.reserves_gpus = not whole_nodes, reserves_gpus
         capacity.save_nodes(session, row, [_seen(node) for node in nodes], now)
     return len(nodes)
 

@@ -78,7 +78,7 @@ def _cluster_jobs(
 
     def look(now: datetime) -> Mapping[str, int]:
         inventory.declare(database, settings, now)
-        return {"nodes": inventory.take(database, cluster(), now)}
+        return {"nodes": inventory.take(database, cluster(), now, cluster_settings.whole_nodes)}
 
     def correct(now: datetime) -> Mapping[str, int]:
         end = monotonic() + RECONCILE_SECONDS

@@ -229,6 +229,8 @@ def account_differences(wanted: Account, actual: Account) -> tuple[Difference, .
     faults = []
     if wanted.gpu_minutes != actual.gpu_minutes:
         faults.append(Difference("GPU-minutes", _limit(actual.gpu_minutes), _limit(wanted.gpu_minutes)))
+    if wanted.gpus != actual.gpus:
+        faults.append(Difference("GPUs at a time", _limit(actual.gpus), _limit(wanted.gpus)))
     if wanted.logins != actual.logins:
         faults.append(Difference("logins", _names(actual.logins), _names(wanted.logins)))
     if wanted.shares is not None and wanted.shares != actual.shares:
@@ -322,8 +324,8 @@ def _time(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _limit(minutes: int | None) -> str:
-    return "unlimited" if minutes is None else str(minutes)
+def _limit(amount: int | None) -> str:
+    return "unlimited" if amount is None else str(amount)
 
 
 def _names(names: Iterable[str]) -> str:

@@ -20,7 +20,8 @@ class NodeState(StrEnum):
 class Cluster(Base):
     """One machine; its row is the lock that booking takes before it counts GPUs.
 
-    No machine moves a booking that begins before ``frozen_until``.
+    No machine moves a booking that begins before ``frozen_until``. Where it cannot reserve some GPUs of a
+    node by itself (``reserves_gpus``), parts are kept apart by limits of their accounts.
     """
 
     __tablename__ = "clusters"
@@ -29,6 +30,7 @@ class Cluster(Base):
     slug: Mapped[str] = mapped_column(String(40), unique=True)
     title: Mapped[str] = mapped_column(String(120))
     shares_nodes: Mapped[bool] = mapped_column(default=True)
+    reserves_gpus: Mapped[bool] = mapped_column(default=True)
     frozen_until: Mapped[datetime | None]
     created_at: Mapped[datetime]
     # what the scheduler last heard

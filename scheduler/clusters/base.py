@@ -65,6 +65,9 @@ class Account:
     # weight in the cluster's own fair share, by which it ranks queued jobs; None: left as it is. Every
     # account has one there, so that it says nothing about whether two accounts are the same.
     shares: int | None = field(default=None, compare=False)
+    # how many GPUs its jobs may have at a time (``GrpTRES=gres/gpu``, with the cores that belong to them);
+    # None: as many as there are. This is what keeps bookings apart that share a node on an old Slurm.
+    gpus: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class UsageReading:
 class Capability(StrEnum):
     """What a cluster's version can do beyond the common ground."""
 
-    GPU_RESERVATIONS = "gpu_reservations"  # a reservation of some GPUs of a node (Slurm ≥ 23.11)
+    # a reservation of some GPUs of a node (Slurm ≥ 23.11); without it, accounts are limited instead
+    GPU_RESERVATIONS = "gpu_reservations"
 
 
 class Cluster(Protocol):

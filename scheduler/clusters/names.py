@@ -47,6 +47,8 @@ def check_account(cluster: str, account: Account) -> None:
             raise Refused.said(cluster, f"{account.name}: not a login: {login!r}")
     if account.gpu_minutes is not None and not 0 <= account.gpu_minutes <= _MOST_MINUTES:
         raise Refused.said(cluster, f"{account.name}: not an amount of GPU minutes: {account.gpu_minutes}")
+    if account.gpus is not None and not 0 <= account.gpus <= MOST_SHARES:
+        raise Refused.said(cluster, f"{account.name}: not a number of GPUs: {account.gpus}")
     if account.shares is not None and not 1 <= account.shares <= MOST_SHARES:
         raise Refused.said(cluster, f"{account.name}: not a number of shares: {account.shares}")
 

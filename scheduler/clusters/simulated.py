@@ -87,6 +87,7 @@ class SimulatedCluster(SimulatedSite):
                     row["gpu_minutes"],
                     frozenset(logins.get(row["name"], ())),
                     shares.get(row["name"], 1),
+                    row["gpus"],
                 )
                 for row in db.execute("SELECT * FROM account ORDER BY name")
                 if row["name"].startswith(OUR_PREFIX)

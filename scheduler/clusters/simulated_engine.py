@@ -114,6 +114,8 @@ def _try_start(db: sqlite3.Connection, run: sqlite3.Row, at: int) -> str | None:
         free = _free_outside(db, at, ends_at)
     if left_seconds(db, run["account"], at) < run["gpus"] * (ends_at - at):
         return "QOSGrpGRESMinutes"
+    if _free_of_limit(db, run["account"]) < run["gpus"]:
+        return "QOSGrpGRES"
     each = -(-int(run["gpus"]) // int(run["nodes"]))
     chosen = [name for name, gpus in free.items() if gpus >= each][: run["nodes"]]
     if len(chosen) < run["nodes"]:
@@ -163,6 +165,17 @@ def _free_outside(db: sqlite3.Connection, starts_at: int, ends_at: int) -> dict[
     held = {row["node"]: row["held"] for row in rows}
     busy = _busy(db)
     return {name: gpus - busy.get(name, 0) - held.get(name, 0) for name, gpus in _up(db).items()}
+
+
+def _free_of_limit(db: sqlite3.Connection, account: str) -> float:
+    """GPUs that the account may still take at a time."""
+    row = db.execute("SELECT gpus FROM account WHERE name = ?", (account,)).fetchone()
+    if row is None or row["gpus"] is None:
+        return float("inf")
+    busy = db.execute(
+        "SELECT COALESCE(SUM(gpus), 0) FROM run WHERE account = ? AND state = 'RUNNING'", (account,)
+    ).fetchone()[0]
+    return int(row["gpus"]) - int(busy)
 
 
 def left_seconds(db: sqlite3.Connection, account: str, at: int) -> float:

@@ -106,9 +106,16 @@ class SimulatedSite:
 
     def _save(self, db: sqlite3.Connection, account: Account, now: int) -> None:
         db.execute(
-            """INSERT INTO account VALUES (?, ?, ?, ?) ON CONFLICT (name)
-            DO UPDATE SET description = excluded.description, gpu_minutes = excluded.gpu_minutes""",
-            (account.name, plain_text(account.description) or account.name, account.gpu_minutes, now),
+            """INSERT INTO account VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE
+            SET description = excluded.description, gpu_minutes = excluded.gpu_minutes,
+            gpus = excluded.gpus""",
+            (
+                account.name,
+                plain_text(account.description) or account.name,
+                account.gpu_minutes,
+                now,
+                account.gpus,
+            ),
         )
         db.execute("DELETE FROM association WHERE account = ?", (account.name,))
         db.executemany(

@@ -21,7 +21,8 @@ CREATE TABLE IF NOT EXISTS node (
     name TEXT PRIMARY KEY, partition TEXT NOT NULL, gpu_type TEXT NOT NULL, gpus INTEGER NOT NULL,
     state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS account (
-    name TEXT PRIMARY KEY, description TEXT NOT NULL, gpu_minutes INTEGER, counted_from INTEGER NOT NULL);
+    name TEXT PRIMARY KEY, description TEXT NOT NULL, gpu_minutes INTEGER, counted_from INTEGER NOT NULL,
+    gpus INTEGER);
 CREATE TABLE IF NOT EXISTS association (
     account TEXT NOT NULL REFERENCES account ON DELETE CASCADE, login TEXT NOT NULL,
     PRIMARY KEY (account, login));

@@ -26,12 +26,28 @@ _BUSY = re.compile(r"\bA = (\S+)")
 _Item = TypeVar("_Item")
 
 
+@dataclass(frozen=True)
+class _Limits:
+    """What a QOS allows: GPU-minutes in all, and GPUs at a time."""
+
+    minutes: int | None
+    gpus: int | None
+
+    def words(self, cores_per_gpu: int) -> tuple[str, str]:
+        """For sacctmgr, which takes -1 for no limit. With the GPUs go their cores, or neighbours get none."""
+        cores = -1 if self.gpus is None or not cores_per_gpu else self.gpus * cores_per_gpu
+        return (
+            f"GrpTRESMins=gres/gpu={_or_none(self.minutes)}",
+            f"GrpTRES=gres/gpu={_or_none(self.gpus)},cpu={cores}",
+        )
+
+
 @dataclass
 class _Seen:
     """What accounting has under our prefix: limits by QOS, and of each account the logins with their QOS."""
 
     descriptions: dict[str, str] = field(default_factory=dict)
-    limits: dict[str, int | None] = field(default_factory=dict)
+    limits: dict[str, _Limits] = field(default_factory=dict)
     decaying: set[str] = field(default_factory=set)
     logins: dict[str, dict[str, str]] = field(default_factory=dict)
     shares: dict[str, int] = field(default_factory=dict)
@@ -40,9 +56,15 @@ class _Seen:
 class SlurmAccounts:
     """The account half of the Cluster protocol; ``cluster_name`` is Slurm's own name for the cluster."""
 
-    def __init__(self, tools: Tools, live: Callable[[Sequence[str]], set[tuple[str, str]]]) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        live: Callable[[Sequence[str]], set[tuple[str, str]]],
+        cores_per_gpu: Callable[[], int],
+    ) -> None:
         """``live`` tells (account, login) of every job that waits or runs in some accounts."""
         self._tools = tools
+        self._cores_per_gpu = cores_per_gpu
         # slurmdbd refuses to remove who has jobs, but after a restart it has not heard of all of them.
         self._live = live
 
@@ -54,12 +76,13 @@ class SlurmAccounts:
             Account(
                 name,
                 description,
-                seen.limits.get(name),
+                seen.limits[name].minutes if name in seen.limits else None,
                 frozenset(
                     login if qos == name else f"{login} (QOS {qos})"
                     for login, qos in seen.logins.get(name, {}).items()
                 ),
                 seen.shares.get(name),
+                seen.limits[name].gpus if name in seen.limits else None,
             )
             for name, description in sorted(seen.descriptions.items())
         ]
@@ -69,9 +92,9 @@ class SlurmAccounts:
         for name, description in self._show("account", "account,descr", 2):
             if name.startswith(OUR_PREFIX):
                 seen.descriptions[name] = description
-        for name, limits, flags in self._show("qos", "name,grptresmins,flags", 3):
+        for name, minutes, gpus, flags in self._show("qos", "name,grptresmins,grptres,flags", 4):
             if name.startswith(OUR_PREFIX):
-                seen.limits[name] = self._minutes(limits)
+                seen.limits[name] = _Limits(self._limit(minutes), self._limit(gpus))
                 if "NoDecay" not in flags.split(","):
                     seen.decaying.add(name)
         columns = "account,user,qos,defaultqos,fairshare"
@@ -92,7 +115,7 @@ class SlurmAccounts:
         except Unreadable as error:
             raise Garbled.said(self._tools.slug, f"sacctmgr show {what}: {error}") from error
 
-    def _minutes(self, limits: str) -> int | None:
+    def _limit(self, limits: str) -> int | None:
         for item in limits.split(","):
             name, _, count = item.partition("=")
             if name == "gres/gpu":
@@ -118,20 +141,22 @@ class SlurmAccounts:
         self._verify(accounts, cluster_name)
 
     def _save_limits(self, accounts: Sequence[Account], seen: _Seen) -> None:
-        new: dict[int | None, list[str]] = {}
-        changed: dict[int | None, list[str]] = {}
+        new: dict[_Limits, list[str]] = {}
+        changed: dict[_Limits, list[str]] = {}
         for account in accounts:
+            limits = _Limits(account.gpu_minutes, account.gpus)
             if account.name not in seen.limits:
-                new.setdefault(account.gpu_minutes, []).append(account.name)
-            elif seen.limits[account.name] != account.gpu_minutes or account.name in seen.decaying:
-                changed.setdefault(account.gpu_minutes, []).append(account.name)
+                new.setdefault(limits, []).append(account.name)
+            elif seen.limits[account.name] != limits or account.name in seen.decaying:
+                changed.setdefault(limits, []).append(account.name)
+        cores = self._cores_per_gpu() if any(account.gpus is not None for account in accounts) else 0
         # NoDecay: hours that were used stay used, whatever half-life the site's fair share has.
-        for minutes, names in new.items():
+        for limits, names in new.items():
             for part in _batches(names):
-                self._change("add", "qos", ",".join(part), "set", *_limit(minutes), "flags=NoDecay")
-        for minutes, names in changed.items():
+                self._change("add", "qos", ",".join(part), "set", *limits.words(cores), "flags=NoDecay")
+        for limits, names in changed.items():
             for part in _batches(names):
-                self._change("modify", "qos", ",".join(part), "set", *_limit(minutes), "flags+=NoDecay")
+                self._change("modify", "qos", ",".join(part), "set", *limits.words(cores), "flags+=NoDecay")
 
     def _load(self, accounts: Sequence[Account], seen: _Seen, cluster_name: str) -> None:
         """Make what is missing from one file in one go; it adds and corrects descriptions, and removes
@@ -273,8 +298,9 @@ class SlurmAccounts:
             if account.shares is not None and found.shares != account.shares:
                 text = f"{found.shares} shares instead of {account.shares}"
                 raise Refused.said(self._tools.slug, f"{account.name}: {text}")
-            if found.gpu_minutes != account.gpu_minutes:
-                text = f"limit {found.gpu_minutes} instead of {account.gpu_minutes}"
+            if (found.gpu_minutes, found.gpus) != (account.gpu_minutes, account.gpus):
+                seen, asked = (found.gpu_minutes, found.gpus), (account.gpu_minutes, account.gpus)
+                text = f"limits {seen} instead of {asked}"
                 raise Refused.said(self._tools.slug, f"{account.name}: {text}")
 
     def remove(self, names: Sequence[str], cluster_name: str) -> None:
@@ -315,8 +341,8 @@ class SlurmAccounts:
         self._tools.run("sacctmgr", "-i", "-Q", *argv, stdin=stdin)
 
 
-def _limit(minutes: int | None) -> tuple[str, ...]:
-    return (f"GrpTRESMins=gres/gpu={-1 if minutes is None else minutes}",)
+def _or_none(limit: int | None) -> int:
+    return -1 if limit is None else limit
 
 
 def _description(account: Account) -> str:

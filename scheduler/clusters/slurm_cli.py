@@ -47,7 +47,7 @@ class SlurmCliCluster:
     def __init__(self, settings: ClusterSettings) -> None:
         self.slug = settings.slug
         self._tools = Tools(settings)
-        self._accounts = SlurmAccounts(self._tools, self._live)
+        self._accounts = SlurmAccounts(self._tools, self._live, self._cores_per_gpu)
         self._name = ""
         self._version = ""
 
@@ -111,7 +111,7 @@ class SlurmCliCluster:
     def create_reservation(self, reservation: Reservation) -> None:
         """As the protocol says; on a cluster without GPU reservations a part of a node becomes the whole
         node with
-        ``overlap``: several parts may share it, and nothing but the jobs' own requests keeps them apart."""
+        ``overlap``: several parts may share it, and the limits of their accounts keep them apart."""
         check_reservation(self.slug, reservation)
         held = self._held()
         if any(one.reservation.name == reservation.name for one in held):
@@ -187,6 +187,10 @@ class SlurmCliCluster:
         for begin in range(0, len(jobs), BATCH):
             self._controller("scancel", "--quiet", *jobs[begin : begin + BATCH])
         return len(jobs)
+
+    def _cores_per_gpu(self) -> int:
+        shapes = self._parsed(text.shapes, "scontrol", "-o", "show", "nodes")
+        return min((cpus // gpus for cpus, gpus in shapes if gpus), default=0)
 
     def _live(self, accounts: Sequence[str]) -> set[tuple[str, str]]:
         found: set[tuple[str, str]] = set()

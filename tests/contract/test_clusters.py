@@ -360,6 +360,29 @@ def test_part_of_a_node_runs_jobs(world: World) -> None:
         assert not world.wait(lambda: world.running(more), 5)
 
 
+def test_two_bookings_share_a_node_by_their_accounts_limits(world: World) -> None:
+    teams = [replace(account(name, world), gpus=4) for name in ("kezek-q1", "kezek-q8")]
+    world.cluster.save_accounts(teams)
+    halves = [booked(world, starts_in=0, gpus_per_node=4, accounts=(team.name,)) for team in teams]
+    for half in halves:
+        world.cluster.create_reservation(half)
+    jobs = [
+        world.submit(team.name, 4, 600, reservation=half.name, cpus=24)
+        for team, half in zip(teams, halves, strict=True)
+    ]
+    assert world.wait(lambda: all(world.running(job) for job in jobs), 60), [world.job(job) for job in jobs]
+    world.cancel(jobs[1])
+    # Its neighbour's GPUs are free now, and stay out of its reach all the same.
+    more = world.submit("kezek-q1", 2, 600, reservation=halves[0].name)
+    assert not world.wait(lambda: world.running(more), 5)
+    assert {name: one.gpus for name, one in accounts(world).items() if one.gpus} == {
+        "kezek-q1": 4,
+        "kezek-q8": 4,
+    }
+    world.cluster.save_accounts([replace(team, gpus=None) for team in teams])
+    assert all(one.gpus is None for one in accounts(world).values())
+
+
 # Usage
 
 

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy import select, update
 from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
 
 from allocator.db import Database
 from allocator.health import scheduler_health
@@ -158,10 +159,17 @@ class TestInventory:
         row = here.ask(lambda session: session.scalars(select(Cluster)).one())
         assert (row.reachable_at, row.problem_code) == (NOW, "accounting_away")
 
-    def test_where_parts_of_nodes_cannot_be_reserved_bookings_do_not_share(self, here: Site) -> None:
+    def test_what_the_cluster_can_and_what_the_site_wants(self, here: Site) -> None:
         here.cluster.capabilities = frozenset()
         inventory.take(here.database, here.cluster, NOW)
-        assert here.ask(lambda session: session.scalar(select(Cluster.shares_nodes))) is False
+        assert here.ask(_sharing) == (True, False)
+        inventory.take(here.database, here.cluster, NOW, whole_nodes=True)
+        assert here.ask(_sharing) == (False, False)
+
+
+def _sharing(session: Session) -> tuple[bool, bool]:
+    cluster = session.scalars(select(Cluster)).one()
+    return cluster.shares_nodes, cluster.reserves_gpus
 
 
 def test_every_job_of_a_site_runs(database_url: str, tmp_path: Path) -> None:

@@ -93,12 +93,17 @@ class TestFromBookingToReservation:
         here.reconcile()
         assert (held(here, first).gpus_per_node, held(here, second).gpus_per_node) == (3, 5)
 
-    def test_where_nodes_are_not_shared_a_part_is_the_whole(self, here: Site) -> None:
-        booking = here.book(1, gpus_per_node=3)
+    def test_where_parts_cannot_be_reserved_accounts_are_limited(self, here: Site) -> None:
+        first = here.book(1, gpus_per_node=3, starts_at=NOW + 3 * HOUR, hours=4)
         with here.database.transaction() as session:
-            session.get_one(Booking, booking).cluster.shares_nodes = False
-        here.reconcile()
-        assert held(here, booking).gpus_per_node is None
+            session.get_one(Booking, first).cluster.reserves_gpus = False
+        limits = []
+        for hours in (0, 2.98, 0.02, 3.99, 0.02):
+            here.clock.advance(hours=hours)
+            here.reconcile()
+            limits.append(here.cluster.accounts()[0].gpus)
+        # Two minutes before it begins until it ends, and the booking's own GPUs then.
+        assert limits == [None, 3, 3, 3, None]
 
     def test_members_without_login_or_disabled_have_no_access(self, here: Site) -> None:
         with here.database.transaction() as session:

@@ -57,6 +57,7 @@ def upgrade() -> None:
         sa.Column("slug", sa.String(length=40), nullable=False),
         sa.Column("title", sa.String(length=120), nullable=False),
         sa.Column("shares_nodes", sa.Boolean(), nullable=False),
+        sa.Column("reserves_gpus", sa.Boolean(), nullable=False),
         sa.Column("frozen_until", UtcDateTime(), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("checked_at", UtcDateTime(), nullable=True),
