@@ -38,6 +38,8 @@ class Action(StrEnum):
     BOOKING_CREATE = "booking.create"  # subject: the quota
     BOOKING_VIEW = "booking.view"
     BOOKING_CANCEL = "booking.cancel"
+    BOOKING_ANSWER = "booking.answer"  # to a move that others made
+    BOOKING_PLACE = "booking.place"  # pin, move by hand
     PERIOD_VIEW = "period.view"
     PERIOD_PROPOSE = "period.propose"  # open, collect, propose, ask what if
     PERIOD_ADJUST = "period.adjust"  # subject: the quota whose share a person fixes
@@ -54,6 +56,7 @@ class Action(StrEnum):
     SIGN_IN_SESSION_END = "sign_in_session.end"
     PEOPLE_MANAGE = "people.manage"
     CLUSTER_OPERATE = "cluster.operate"  # health, reservations, jobs nobody can account for
+    CLUSTER_CHANGE = "cluster.change"  # outages, repairs, nodes that join and leave, the freeze
     AUDIT_VIEW = "audit.view"
 
 
@@ -137,6 +140,17 @@ def _cancels_booking(actor: Actor, booking: Booking) -> bool:
     return booking.booked_by_id == actor.person_id or _manages_quota(actor, booking.quota)
 
 
+def _answers_move(actor: Actor, booking: Booking) -> bool:
+    return actor.is_signed_in and (
+        booking.booked_by_id == actor.person_id or _manages_quota(actor, booking.quota)
+    )
+
+
+def _places_booking(actor: Actor, booking: Booking) -> bool:
+    """An operator, but never in one's own interest (R-22)."""
+    return Role.OPERATOR in actor.roles and not _belongs_to_quota(actor, booking.quota)
+
+
 def _adjusts_share(actor: Actor, quota: Quota) -> bool:
     """An operator, but never for oneself or one's own organisation (R-22)."""
     return _decides_application(actor, quota.application)
@@ -210,6 +224,8 @@ RULES: Mapping[Action, Rule] = {
     Action.BOOKING_CREATE: _spends_quota,
     Action.BOOKING_VIEW: _sees_booking,
     Action.BOOKING_CANCEL: _cancels_booking,
+    Action.BOOKING_ANSWER: _answers_move,
+    Action.BOOKING_PLACE: _places_booking,
     Action.PERIOD_VIEW: _sees_period,
     Action.PERIOD_PROPOSE: _has(Role.OPERATOR),
     Action.PERIOD_ADJUST: _adjusts_share,
@@ -226,6 +242,7 @@ RULES: Mapping[Action, Rule] = {
     Action.SIGN_IN_SESSION_END: _owns_session,
     Action.PEOPLE_MANAGE: _has(Role.ADMINISTRATOR),
     Action.CLUSTER_OPERATE: _has(Role.OPERATOR, Role.ADMINISTRATOR, Role.AUDITOR),
+    Action.CLUSTER_CHANGE: _has(Role.OPERATOR),
     Action.AUDIT_VIEW: _has(Role.AUDITOR, Role.ADMINISTRATOR),
 }
 

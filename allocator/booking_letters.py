@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from allocator import outbox
 from allocator.actors import Actor
-from allocator.models import Booking
+from allocator.models import Booking, BookingMove
 
 ALMATY = ZoneInfo("Asia/Almaty")  # R-33
 HOUR = 3600
@@ -33,6 +33,29 @@ def reserved(session: Session, booking: Booking, *, now: datetime) -> None:
     """The cluster holds the reservation: for the first time, or again after it refused."""
     names = {"reservation": booking.reservation_name, "account": booking.quota.account}
     _post(session, "booking_reserved", booking, names, now)
+
+
+def moved(session: Session, move: BookingMove, *, now: datetime) -> None:
+    """A booking got another time: why, and until when one may answer."""
+    if move.to_starts_at is None or move.to_ends_at is None:
+        raise ValueError("what lost its time was not moved")
+    details = {**_of(move), "to_starts_at": _local(move.to_starts_at), "to_ends_at": _local(move.to_ends_at)}
+    _post(session, "booking_moved", move.booking, details, now)
+
+
+def dropped(session: Session, move: BookingMove, *, now: datetime) -> None:
+    """A booking lost its time, and nothing else was free."""
+    _post(session, "booking_dropped", move.booking, _of(move), now)
+
+
+def _of(move: BookingMove) -> dict[str, str]:
+    return {
+        "move": str(move.id),
+        "from_starts_at": _local(move.from_starts_at),
+        "from_ends_at": _local(move.from_ends_at),
+        "reason": move.reason,
+        "answer_until": _local(move.answer_until),
+    }
 
 
 def _post(

@@ -183,6 +183,37 @@ LETTERS: Mapping[str, Letter] = {
         ),
         path="/bookings/%(booking)s",
     ),
+    "booking_moved": Letter(
+        N_("Booking %(booking)s was moved to %(to_starts_at)s"),
+        N_(
+            "Your booking of %(shape)s GPUs on %(cluster)s from %(from_starts_at)s had to be moved.\n"
+            "The reason: %(reason)s\n"
+            "It is now from %(to_starts_at)s to %(to_ends_at)s, Astana and Almaty time.\n"
+            "Until %(answer_until)s you can agree, choose another time or have the hours back. "
+            "If you do nothing, the new time stays."
+        ),
+        path="/moves/%(move)s",
+    ),
+    "booking_dropped": Letter(
+        N_("Booking %(booking)s cannot take place"),
+        N_(
+            "Your booking of %(shape)s GPUs on %(cluster)s from %(from_starts_at)s to %(from_ends_at)s "
+            "cannot take place, and nothing as long is free at another time.\n"
+            "The reason: %(reason)s\n"
+            "All of its %(gpu_hours)s GPU-hours are in the quota again.\n"
+            "Next step: book another time, or fewer GPUs. This page leads there:"
+        ),
+        path="/moves/%(move)s",
+    ),
+    "repair_proposed": Letter(
+        N_("%(count)s bookings lost their nodes on %(cluster)s"),
+        N_(
+            "These nodes of %(cluster)s do not work: %(nodes)s. Bookings that lose GPUs by it: %(count)s.\n"
+            "Kezek has worked out two ways to mend the plan and has moved nobody yet.\n"
+            "Next step: look at both and choose one, or leave it."
+        ),
+        path="/repairs/%(repair)s",
+    ),
 }
 
 
