@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from flask import Blueprint, render_template, request, url_for
 from flask.typing import ResponseReturnValue
@@ -21,9 +21,10 @@ from web import calendar_drawing, calendar_grid, calendar_tables, calendar_words
 from web.booking_forms import LOCAL
 from web.calendar_drawing import Drawing, Row
 from web.calendar_grid import Cell, Group, NodeLine
+from web.calendar_tables import RowFacts
 from web.calendar_time import Edge, Span, Stretch, read_day, read_moment, stretch
 from web.identity import current_actor
-from web.paging import here
+from web.paging import Page, here, paginate_list
 from web.policy import policy
 from web.session import db, settings
 
@@ -185,7 +186,7 @@ def _page(
         drawing=drawing,
         links=links,
         pointed=list(zip(found.cells, links, strict=True)),
-        row_facts=calendar_tables.facts(rows, found.own, asked.stretch) if asked.table else [],
+        row_page=_row_page(asked, found, rows) if asked.table else None,
         form_url=pointing.form_url,
         earlier=span.before(first),
         later=span.after(first),
@@ -195,6 +196,13 @@ def _page(
         rules=policy().bookings,
         now=now,
     )
+
+
+def _row_page(asked: Asked, found: Found, rows: Sequence[Row]) -> Page[RowFacts]:
+    """The rows in words, a page at a time: each has many windows."""
+    page = paginate_list(rows, name="rows")
+    facts = calendar_tables.facts(page.items, found.own, asked.stretch)
+    return replace(cast(Page[Any], page), items=facts)
 
 
 def _read(now: datetime) -> Asked | None:

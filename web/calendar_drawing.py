@@ -13,8 +13,8 @@ from allocator.calendar_queries import Own, Taken
 from web.calendar_grid import Cell, Group, NodeLine
 from web.calendar_time import Span, Stretch
 
-# 44 px for a finger where there is room; 24 is the least that may be.
-COLUMN = {Span.DAY: 42, Span.WEEK: 36, Span.MONTH: 32}
+# The widest that fits beside the names without scrolling; 24 px is the least for a finger.
+COLUMN = {Span.DAY: 40, Span.WEEK: 34, Span.MONTH: 31}
 HEAD, DEMAND, FREE, GAP = 40, 26, 34, 6
 TOP = HEAD + DEMAND + FREE + GAP
 ROW_FEW, ROW_MANY, ROW_GROUP = 24, 16, 30
@@ -97,9 +97,10 @@ class Canvas:
     def __init__(self, stretch: Stretch) -> None:
         self.stretch = stretch
         self.width = COLUMN[stretch.span] * len(stretch.cells)
+        self.seconds = stretch.seconds  # kept: thousands of edges are asked for
 
     def x(self, seconds: int) -> int:
-        return min(max(seconds, 0), self.stretch.seconds) * self.width // self.stretch.seconds
+        return min(max(seconds, 0), self.seconds) * self.width // self.seconds
 
     def box(self, first: int, last: int, y: float, height: float) -> str:
         """A rectangle of a path; a pixel of ground stays between neighbours."""
@@ -245,7 +246,8 @@ def _own_shapes(canvas: Canvas, rows: Iterable[Row], own: Mapping[int, Own]) -> 
         for number, slots in _own_slots(row, own).items():
             paths.setdefault(number, []).append(_own_box(canvas, row, slots))
             left, right = canvas.x(slots[0].first), canvas.x(slots[0].last)
-            if right - left >= 9 * len(str(number)) + 8 and row.height >= ROW_MANY:
+            whole = row.group is None and slots[0].gpu_to - slots[0].gpu_from == row.gpus
+            if whole and right - left >= 9 * len(str(number)) + 8:
                 texts.setdefault(number, (left + 5, row.y + row.height // 2 + 4))
     return [
         OwnShape(booking, "".join(paths[number]), texts.get(number))
