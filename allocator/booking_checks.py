@@ -48,6 +48,14 @@ class Ask:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """A quota's bookings that are not over, and the GPU-seconds of those that have not begun."""
+
+    count: int = 0
+    gpu_seconds: int = 0
+
+
+@dataclass(frozen=True)
 class Circumstances:
     """All that an ask is measured by."""
 
@@ -57,6 +65,7 @@ class Circumstances:
     rules: BookingRules
     now: datetime
     rooms: Sequence[Room] = ()  # of the published periods that the ask touches
+    opened: Opened = Opened()
 
 
 Check = Callable[[Ask, Circumstances], tuple[str, Fault] | None]
@@ -70,11 +79,18 @@ def check(
     rules: BookingRules,
     now: datetime,
     rooms: Sequence[Room] = (),
+    opened: Opened = Opened(),
 ) -> dict[str, list[Fault]]:
-    """All faults by field: nodes, gpus_per_node, starts_at, hours, balance, quota."""
-    around = Circumstances(quota, balance, gpu_type, rules, now, rooms)
+    """All faults by field: nodes, gpus_per_node, starts_at, hours, balance, limit, quota."""
+    return faults_of(ask, Circumstances(quota, balance, gpu_type, rules, now, rooms, opened))
+
+
+def faults_of(
+    ask: Ask, around: Circumstances, checks: Sequence[Check] | None = None
+) -> dict[str, list[Fault]]:
+    """``check`` with some of the checks only."""
     faults: dict[str, list[Fault]] = {}
-    for found in (one(ask, around) for one in CHECKS):
+    for found in (one(ask, around) for one in checks or CHECKS):
         if found:
             faults.setdefault(found[0], []).append(found[1])
     return faults
@@ -176,6 +192,35 @@ def _within_balance(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None
     )
 
 
+def _few_enough(_ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
+    if around.opened.count < around.rules.max_open:
+        return None
+    return "limit", Fault(
+        N_("A quota has at most %(most)s bookings at a time that are not over."),
+        {"most": around.rules.max_open},
+    )
+
+
+def _not_hoarded(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
+    """Who books everything at once for the distant future blocks what others could use."""
+    most = around.quota.gpu_seconds * around.rules.max_open_percent // 100
+    ahead = around.opened.gpu_seconds
+    # the balance says the rest: a limit of all hours is none
+    if around.rules.max_open_percent >= 100 or ahead + ask.gpu_seconds <= most:
+        return None
+    return "limit", Fault(
+        N_(
+            "At most %(most)s GPU-hours of this quota may lie in bookings that have not begun; "
+            "%(ahead)s do, and this would be %(needed)s more."
+        ),
+        {
+            "most": _hours(most, up=False),
+            "ahead": _hours(ahead),
+            "needed": _hours(ask.gpu_seconds),
+        },
+    )
+
+
 def _within_grants(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
     """In every published period that it touches, a booking needs room in the grant of that period."""
     for room in around.rooms:
@@ -213,15 +258,15 @@ def _hours(gpu_seconds: int, up: bool = True) -> str:
     return amount_text(-(-gpu_seconds * 100 // HOUR) if up else gpu_seconds * 100 // HOUR)
 
 
-CHECKS: tuple[Check, ...] = (
+# what the start does not change, and what it decides
+SHAPE_CHECKS: tuple[Check, ...] = (
     _quota_active,
     _nodes,
     _gpus,
-    _on_boundary,
     _length,
-    _not_past,
-    _not_too_far,
-    _within_validity,
     _within_balance,
-    _within_grants,
+    _few_enough,
+    _not_hoarded,
 )
+TIME_CHECKS: tuple[Check, ...] = (_on_boundary, _not_past, _not_too_far, _within_validity, _within_grants)
+CHECKS = (*SHAPE_CHECKS, *TIME_CHECKS)

@@ -12,9 +12,9 @@ from allocator.authorization import Action, require, visible_bookings, visible_q
 from allocator.errors import NotFound
 from allocator.history import Change
 from allocator.models import Application, Booking, NodeSlot, Person, Quota, QuotaMember
-from allocator.states import BookingState, QuotaState
+from allocator.states import OPEN_BOOKINGS, QuotaState
 
-LIVE = (BookingState.CONFIRMED, BookingState.STARTED)
+LIVE = OPEN_BOOKINGS
 
 
 def _plain_person(path: _AbstractLoad) -> _AbstractLoad:

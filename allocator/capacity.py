@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import func, insert, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from allocator import events
@@ -12,14 +12,7 @@ from allocator.actors import SYSTEM
 from allocator.locks import hold
 from allocator.models import Cluster, Node, NodeSlot, NodeState
 from allocator.sqltime import Window, overlap_seconds, window_table
-from allocator.windows import (
-    Held,
-    NodeFree,
-    NodeHeld,
-    Shape,
-    free_during,
-    free_starts,
-)
+from allocator.windows import Held, NodeHeld
 
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 FOREVER = datetime(2200, 1, 1, tzinfo=UTC)
@@ -227,9 +220,17 @@ def _absences(gpus: int, joins_at: datetime | None, leaves_at: datetime | None) 
 
 
 def held(
-    session: Session, cluster: Cluster, gpu_type: str, since: datetime, until: datetime
+    session: Session,
+    cluster: Cluster,
+    gpu_type: str,
+    since: datetime,
+    until: datetime,
+    besides: int | None = None,
 ) -> list[NodeHeld]:
-    """The bookable nodes with what is taken of them at any moment of [since, until). Two queries."""
+    """The bookable nodes with what is taken of them at any moment of [since, until). Two queries.
+
+    ``besides`` is a booking whose own GPUs count as free: for changing it.
+    """
     nodes = bookable(session, cluster, gpu_type)
     taken: dict[int, list[Held]] = {
         node.id: [one for one in node.held if one.ends_at > since and one.starts_at < until] for node in nodes
@@ -248,25 +249,13 @@ def held(
             Node.gpu_type == gpu_type,
             NodeSlot.ends_at > since,
             NodeSlot.starts_at < until,
+            true() if besides is None else NodeSlot.booking_id.is_distinct_from(besides),
         )
     )
     for node_id, gpu_from, gpu_to, starts_at, ends_at in slots:
         if node_id in taken:  # neither a node that is down, nor one that came up between the two queries
             taken[node_id].append(Held(gpu_from, gpu_to, starts_at, ends_at))
     return [NodeHeld(node.id, node.name, node.gpus, tuple(taken[node.id])) for node in nodes]
-
-
-def free(session: Session, cluster: Cluster, gpu_type: str, start: datetime, end: datetime) -> list[NodeFree]:
-    """Each bookable node of the type with the runs of its GPUs that are free during all of [start, end)."""
-    return [free_during(node, start, end) for node in held(session, cluster, gpu_type, start, end)]
-
-
-def possible_starts(
-    session: Session, cluster: Cluster, gpu_type: str, shape: Shape, length: timedelta, span: Window
-) -> list[Window]:
-    """All moments of the closed ``span`` at which the shape could start, as closed intervals."""
-    nodes = held(session, cluster, gpu_type, span[0], span[1] + length)
-    return free_starts(nodes, shape, length, span[0], span[1], whole=not cluster.shares_nodes)
 
 
 def booked_by_window(

@@ -6,7 +6,8 @@ The rule, the same for pages, limits and checks:
     available = granted - charged, but never below 0; what is charged beyond the grant is the overrun
 
 - A booking is charged as a whole from the moment it is made, used or not: others could not have these GPUs.
-  Nothing is charged for a cancelled one; one that was ended early is charged until that moment.
+  So is an offer while it is held. Nothing is charged for what was cancelled or lapsed; a booking that was
+  ended early is charged until that moment.
 - Jobs inside a booking are already paid for by it. Jobs outside of bookings are charged by what they used.
 """
 
@@ -19,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from allocator.models import Booking, JobRecord, Quota
 from allocator.sqltime import Window, overlap_seconds, seconds_between, window_table
-from allocator.states import BookingState
+from allocator.states import OPEN_BOOKINGS, VOID_BOOKINGS, BookingState
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def balances(session: Session, quota_ids: Iterable[int]) -> dict[int, Balance]:
 
 def _booked(ids: Sequence[int]) -> Subquery:
     gpu_seconds = Booking.nodes * Booking.gpus_per_node * seconds_between(Booking.starts_at, Booking.ends_at)
-    ahead = Booking.state.in_((BookingState.CONFIRMED, BookingState.STARTED))
+    ahead = Booking.state.in_(OPEN_BOOKINGS)
     return (
         select(
             Booking.quota_id,
@@ -119,7 +120,7 @@ def charged_within(session: Session, quota_ids: Iterable[int], window: Window) -
         select(Booking.quota_id, func.sum(booked * in_window))
         .select_from(Booking)
         .join(bounds, (Booking.starts_at < bounds.c.until) & (Booking.ends_at > bounds.c.since))
-        .where(Booking.quota_id.in_(ids), Booking.state != BookingState.CANCELLED)
+        .where(Booking.quota_id.in_(ids), Booking.state.not_in(VOID_BOOKINGS))
         .where(Booking.starts_at < until, Booking.ends_at > since)
         .group_by(Booking.quota_id),
         select(JobRecord.quota_id, func.sum(JobRecord.gpus * ran))

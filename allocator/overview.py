@@ -12,7 +12,7 @@ from allocator.actors import Actor, Role
 from allocator.authorization import Action, may, own_quotas
 from allocator.ledger import Balance
 from allocator.models import Application, Booking, Cluster, Node, NodeState, Quota
-from allocator.states import ApplicationState, BookingState, QuotaState
+from allocator.states import OPEN_BOOKINGS, ApplicationState, QuotaState
 
 MOST = 5  # of each kind; the lists have the rest
 
@@ -74,7 +74,7 @@ def own_work(session: Session, actor: Actor, now: datetime) -> OwnWork:
             joinedload(Booking.cluster),
             joinedload(Booking.reservation),
         )
-        .where(own_quotas(actor), Booking.state.in_((BookingState.CONFIRMED, BookingState.STARTED)))
+        .where(own_quotas(actor), Booking.state.in_(OPEN_BOOKINGS))
         .order_by(Booking.starts_at, Booking.id)
         .limit(MOST)
     ).all()

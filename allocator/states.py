@@ -39,6 +39,11 @@ class BookingState(StrEnum):
     LAPSED = "lapsed"
 
 
+# These hold GPUs and are charged; those never took place and cost nothing; what is left is over.
+OPEN_BOOKINGS = (BookingState.HELD, BookingState.PLANNED, BookingState.CONFIRMED, BookingState.STARTED)
+VOID_BOOKINGS = (BookingState.CANCELLED, BookingState.LAPSED)
+
+
 class ReservationState(StrEnum):
     """How far the cluster has come with a booking: what reconcile last read back, not what it asked for."""
 

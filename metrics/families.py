@@ -24,14 +24,14 @@ from allocator.models import (
     Reservation,
 )
 from allocator.sqltime import seconds_between
-from allocator.states import ApplicationState, BookingState, QuotaState, ReservationState
+from allocator.states import VOID_BOOKINGS, ApplicationState, QuotaState, ReservationState
 from metrics.text import Family, Sample
 
 Rows = Select[*tuple[Any, ...]]
 Query = Callable[[Session, datetime], Iterable[Sample]]
 
 # a booking that was called off before it began promises nothing and costs nothing
-HELD = Booking.state != BookingState.CANCELLED
+HELD = Booking.state.not_in(VOID_BOOKINGS)
 
 
 def _grouped(statement: Rows, session: Session) -> list[Sample]:

@@ -15,7 +15,7 @@ from allocator.booking_checks import grid_of
 from allocator.bookings import Ask, Quote
 from allocator.errors import Invalid, NoCapacity, Stale
 from allocator.models import Booking, Person, Quota
-from allocator.states import BookingState
+from allocator.states import VOID_BOOKINGS, BookingState
 from allocator.windows import Shape
 from config.clock import utcnow
 from web import charts, once
@@ -116,7 +116,7 @@ def _booked_already(quota: Quota, ask: Ask) -> int | None:
         .where(
             Booking.quota_id == quota.id,
             Booking.booked_by_id == current_actor().person_id,
-            Booking.state != BookingState.CANCELLED,
+            Booking.state.not_in(VOID_BOOKINGS),
             Booking.starts_at == ask.starts_at,
             Booking.ends_at == ask.ends_at,
             Booking.nodes == ask.nodes,

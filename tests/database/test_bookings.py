@@ -316,6 +316,7 @@ def test_time_passes_once_even_after_a_long_pause(session: Session, actor: Actor
     booking = reserved(session, actor, quota, ask())
     long_after = SOON + timedelta(days=3)
     assert bookings.advance(session, long_after) == {
+        BookingState.LAPSED: 0,
         BookingState.STARTED: 1,
         BookingState.CANCELLED: 0,
         BookingState.ENDED: 1,
