@@ -16,12 +16,12 @@ HIDDEN = "[hidden]"
 _SECRET_NAME = re.compile(r"(?i)(password|secret|token|cookie|authorization|api_key|iin)")
 # A database or mail URL in the text of an error has its password between colon and at sign.
 _URL_PASSWORD = re.compile(r"(://[^:/@\s]*:)[^@\s]+@")
-# Whoever reads the address of a mailed link can set that person's password.
-_LINK_TOKEN = re.compile(r"(/account/(?:reset|confirm)/)[^/?#\s\"']+")
+# Whoever reads the address of a mailed link can set that person's password; a feed's shows their bookings.
+_LINK_TOKEN = re.compile(r"(/account/(?:reset|confirm)/|/calendar/feed/)[^/?#\s\"']+")
 
 
 def without_link_tokens(text: str) -> str:
-    """The text with the secret part of every mailed link hidden."""
+    """The text with the secret part of every mailed link and calendar address hidden."""
     return _LINK_TOKEN.sub(rf"\1{HIDDEN}", text)
 
 
