@@ -12,7 +12,7 @@ from allocator.actors import SYSTEM
 from allocator.locks import hold
 from allocator.models import Cluster, Node, NodeSlot, NodeState
 from allocator.sqltime import Window, overlap_seconds, window_table
-from allocator.windows import Held, NodeHeld
+from allocator.windows import Held, NodeFree, NodeHeld, free_during
 
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 FOREVER = datetime(2200, 1, 1, tzinfo=UTC)
@@ -256,6 +256,11 @@ def held(
         if node_id in taken:  # neither a node that is down, nor one that came up between the two queries
             taken[node_id].append(Held(gpu_from, gpu_to, starts_at, ends_at))
     return [NodeHeld(node.id, node.name, node.gpus, tuple(taken[node.id])) for node in nodes]
+
+
+def free(session: Session, cluster: Cluster, gpu_type: str, start: datetime, end: datetime) -> list[NodeFree]:
+    """Each bookable node of the type with the runs of its GPUs that are free during all of [start, end)."""
+    return [free_during(node, start, end) for node in held(session, cluster, gpu_type, start, end)]
 
 
 def booked_by_window(

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from allocator import period_limits
 from allocator.models import Booking, Cluster, Node, NodeSlot, Person, Quota, QuotaMember
 from allocator.models import Reservation as ReservationRow
-from allocator.states import BookingState, QuotaState, ReservationState
+from allocator.states import VOID_BOOKINGS, BookingState, QuotaState, ReservationState
 from scheduler.clusters import base
 from scheduler.clusters.names import MOST_SHARES
 from scheduler.plan import OUR_ACCOUNT, OUR_RESERVATION, Wanted
@@ -24,6 +24,7 @@ EARLY = timedelta(minutes=2)
 CHUNK = 5_000  # values in one statement: both databases have a limit
 UNSETTLED = (ReservationState.PENDING, ReservationState.RESERVED, ReservationState.BLOCKED)
 LIVE = (BookingState.CONFIRMED, BookingState.STARTED)
+UNSURE = (BookingState.HELD, BookingState.PLANNED)
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def read_desired(
 def _retired(session: Session, cluster_id: int, names: Iterable[str], now: datetime) -> Iterator[str]:
     """Those names that this database has given to a booking or a quota of the cluster that is over."""
     # By the cluster's own clock: ours may be ahead, and a job is promised its last minute too.
-    over = or_(Booking.state == BookingState.CANCELLED, Booking.ends_at <= now)
+    over = or_(Booking.state.in_(VOID_BOOKINGS), Booking.ends_at <= now)
     named = sorted(name for name in names if OUR_RESERVATION.fullmatch(name) or OUR_ACCOUNT.fullmatch(name))
     for start in range(0, len(named), CHUNK):
         some = named[start : start + CHUNK]
@@ -120,7 +121,9 @@ def _bookings(session: Session, cluster_id: int, materialise: timedelta, now: da
     """Rows that are not settled yet: to be made, to be kept, or to be released."""
     # What lies beyond the horizon stays PENDING and unread; what the cluster has already is never taken back.
     soon = Booking.starts_at <= now + materialise
-    waiting = and_(ReservationRow.state == ReservationState.PENDING, Booking.state.in_(LIVE), ~soon)
+    pending = ReservationRow.state == ReservationState.PENDING
+    # An offer, and a plan that may still change, are nothing for the cluster.
+    waiting = pending & or_(Booking.state.in_(UNSURE), Booking.state.in_(LIVE) & ~soon)
     statement = (
         select(
             ReservationRow.id,
