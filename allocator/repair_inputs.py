@@ -47,7 +47,7 @@ def affected(session: Session, losses: Sequence[Loss], now: datetime) -> dict[in
         .join(NodeSlot, NodeSlot.booking_id == Booking.id)
         .where(or_(*overlaps), Booking.ends_at > now, Booking.state.in_(LIVE))
     )
-    return dict(rows.tuples().all())
+    return {number: version for number, version in rows}  # noqa: C416 - a Row is no pair to mypy
 
 
 def hold_bookings(session: Session, ids: Iterable[int]) -> dict[int, Booking]:
@@ -97,7 +97,7 @@ def _published(session: Session, cluster: Cluster, gpu_type: str, now: datetime)
         )
         .order_by(Period.starts_at)
     )
-    return list(rows.tuples())
+    return [(starts_at, ends_at) for starts_at, ends_at in rows]
 
 
 def _claim(

@@ -124,7 +124,6 @@ def _swap_slots(session: Session, changes: Sequence[Change], bookings: Mapping[i
         for number, booking in bookings.items()
     }
     _check_nodes(session, changes)
-    session.execute(delete(NodeSlot).where(NodeSlot.booking_id.in_(list(bookings))))
     rows = [
         NodeSlot(
             booking_id=change.booking_id,
@@ -140,6 +139,7 @@ def _swap_slots(session: Session, changes: Sequence[Change], bookings: Mapping[i
     ]
     try:
         with session.begin_nested():
+            session.execute(delete(NodeSlot).where(NodeSlot.booking_id.in_(list(bookings))))
             session.add_all(rows)
     except IntegrityError as error:
         raise Stale(CHANGED) from error
@@ -238,8 +238,8 @@ def _row(
         # once it has begun there is nothing to choose any more
         answer_until = min(answer_until, to_starts_at)
     return BookingMove(
-        booking=booking,
-        repair=why.repair,
+        booking_id=booking.id,
+        repair_id=why.repair.id if why.repair else None,
         from_starts_at=booking.starts_at,
         from_ends_at=booking.ends_at,
         to_starts_at=to_starts_at,

@@ -1,0 +1,290 @@
+"""Outages on both databases: planned, shown with whom they move, published, called off, over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from allocator import bookings, events, moves, outage_queries, outages, repairs
+from allocator.actors import Actor, Role
+from allocator.bookings import Ask
+from allocator.errors import Forbidden, Invalid, NoCapacity, Stale, WrongState
+from allocator.mending import ChangeKind
+from allocator.models import (
+    Booking,
+    BookingMove,
+    Event,
+    Node,
+    NodeSlot,
+    OutageKind,
+    OutboxItem,
+    Quota,
+)
+from allocator.outages import OutagePlan
+from allocator.policy import load_policy
+from allocator.states import BookingState, MoveState, OutageState, RepairState
+from tests import factories
+from tests.factories import NOW
+
+RULES = load_policy().bookings
+SOON = NOW + timedelta(days=3)
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def quota(session: Session) -> Quota:
+    """Plenty of hours on four nodes of eight GPUs."""
+    return factories.quota(session, gpu_hours=100_000)
+
+
+@pytest.fixture
+def operator(session: Session) -> Actor:
+    return factories.actor_of(factories.person(session, roles=[Role.OPERATOR]))
+
+
+def nodes_of(quota: Quota) -> list[Node]:
+    return sorted(quota.cluster.nodes, key=lambda node: node.name)
+
+
+def plan(
+    nodes: Sequence[Node],
+    start: datetime = SOON,
+    hours: int = 12,
+    kind: OutageKind = OutageKind.MAINTENANCE,
+    reason: str = "New firmware for the switches.",
+) -> OutagePlan:
+    return OutagePlan(kind, start, start + hours * HOUR, reason, tuple(node.id for node in nodes))
+
+
+def test_a_draft_shows_whom_it_would_move_and_moves_nobody(
+    session: Session, quota: Quota, operator: Actor
+) -> None:
+    nodes = nodes_of(quota)
+    booking = factories.booking(session, quota, on=nodes, starts_at=SOON, hours=6)
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    (repair,) = outage_queries.proposals(session, outage)
+    (change,) = repairs.variants_of(repair)["fewest_moves"].changes
+    # the night before is free, and nearer than the time after the maintenance
+    assert (change.kind, change.booking_id) == (ChangeKind.MOVE, booking.id)
+    assert change.to_starts_at == SOON - 6 * HOUR
+    assert (booking.starts_at, outage.state) == (SOON, OutageState.DRAFT)
+    assert session.scalars(select(NodeSlot.outage_id).where(NodeSlot.outage_id.is_not(None))).all() == []
+    assert session.scalars(select(OutboxItem)).all() == []
+
+
+def test_publishing_moves_tells_why_and_holds_the_nodes(
+    session: Session, quota: Quota, operator: Actor
+) -> None:
+    nodes = nodes_of(quota)
+    booking = factories.booking(session, quota, on=nodes, starts_at=SOON, hours=6)
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    (moved,) = outages.publish(
+        session, operator, outage, "fewest_drops", expected_version=outage.version, rules=RULES, now=NOW
+    )
+    session.flush()
+    assert (booking.starts_at, booking.ends_at) == (SOON - 6 * HOUR, SOON)
+    assert {slot.starts_at for slot in booking.slots} == {SOON - 6 * HOUR}
+    assert (moved.from_starts_at, moved.reason) == (SOON, "New firmware for the switches.")
+    assert moved.state is MoveState.TOLD
+    assert moved.answer_until == min(NOW + RULES.move_answer, moved.to_starts_at or NOW)
+    (letter,) = session.scalars(select(OutboxItem)).all()
+    assert (letter.letter, letter.details["reason"]) == ("booking_moved", "New firmware for the switches.")
+    assert outage.state is OutageState.PUBLISHED
+    assert len(outage.slots) == 4
+    kinds = session.scalars(select(Event.kind).order_by(Event.seq)).all()
+    assert kinds == [
+        "outage.drafted",
+        "repair.proposed",
+        "booking.moved",
+        "repair.applied",
+        "outage.published",
+    ]
+    with pytest.raises(IntegrityError, match="node_slots_no_overlap"), session.begin_nested():
+        factories.booking(session, quota, on=nodes[:1], starts_at=SOON, hours=1)
+    events.verify(session)
+
+
+def test_nobody_can_book_into_a_published_outage(session: Session, quota: Quota, operator: Actor) -> None:
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
+    outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    actor = factories.actor_of(quota.application.applicant)
+    with pytest.raises(NoCapacity):
+        bookings.book(session, actor, quota, Ask(1, 8, SOON, SOON + HOUR), rules=RULES, now=NOW)
+
+
+def test_other_nodes_at_the_same_time_are_no_move(session: Session, quota: Quota, operator: Actor) -> None:
+    nodes = nodes_of(quota)
+    booking = factories.booking(session, quota, on=nodes[:2], starts_at=SOON, hours=6)
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes[:2]), rules=RULES, now=NOW)
+    made = outages.publish(
+        session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW
+    )
+    assert made == []
+    assert {slot.node.name for slot in booking.slots} == {node.name for node in nodes[2:]}
+    assert (booking.starts_at, booking.version) == (SOON, 1)
+    assert session.scalars(select(OutboxItem)).all() == []
+
+
+def test_a_started_and_a_pinned_booking_never_move(session: Session, quota: Quota, operator: Actor) -> None:
+    nodes = nodes_of(quota)
+    running = factories.booking(
+        session, quota, on=nodes[:1], starts_at=NOW - HOUR, hours=100, state=BookingState.STARTED
+    )
+    pinned = factories.booking(session, quota, on=nodes[1:2], starts_at=SOON, hours=6)
+    moves.pin(session, operator, pinned, reason="A demonstration.", expected_version=1, now=NOW)
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    (repair,) = outage_queries.proposals(session, outage)
+    for variant in repairs.variants_of(repair).values():
+        assert (variant.changes, set(variant.stuck)) == ((), {running.id, pinned.id})
+    with pytest.raises(WrongState, match=str(pinned.id)):
+        outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+
+
+def test_an_outage_of_broken_nodes_begins_behind_what_runs_there(
+    session: Session, quota: Quota, operator: Actor
+) -> None:
+    nodes = nodes_of(quota)[:1]
+    running = factories.booking(
+        session, quota, on=nodes, starts_at=NOW - HOUR, hours=10, state=BookingState.STARTED
+    )
+    broken = plan(nodes, NOW - HOUR, 48, OutageKind.OUTAGE)
+    outage = outages.draft(session, operator, quota.cluster, broken, rules=RULES, now=NOW)
+    outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    (slot,) = outage.slots
+    assert (slot.starts_at, slot.ends_at) == (running.ends_at, outage.ends_at)
+
+
+def test_what_fits_nowhere_is_dropped_and_given_back(session: Session, operator: Actor) -> None:
+    quota = factories.quota(session, gpu_hours=100_000, valid_until=SOON + 12 * HOUR)
+    nodes = nodes_of(quota)
+    booking = factories.booking(session, quota, on=nodes, starts_at=SOON, hours=12)
+    outage = outages.draft(
+        session, operator, quota.cluster, plan(nodes, SOON - 48 * HOUR, 72), rules=RULES, now=NOW
+    )
+    (moved,) = outages.publish(
+        session, operator, outage, "fewest_drops", expected_version=1, rules=RULES, now=NOW
+    )
+    assert (booking.state, booking.slots) == (BookingState.CANCELLED, [])
+    assert (moved.to_starts_at, moved.state) == (None, MoveState.REFUNDED)
+    assert session.scalars(select(OutboxItem.letter)).all() == ["booking_dropped"]
+
+
+def test_a_changed_world_makes_the_proposal_stale(session: Session, quota: Quota, operator: Actor) -> None:
+    nodes = nodes_of(quota)
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    factories.booking(session, quota, on=nodes[:1], starts_at=SOON, hours=6)
+    with pytest.raises(Stale):
+        outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    outages.prepare(session, operator, outage, rules=RULES, now=NOW)
+    outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    states = session.execute(select(BookingMove.state)).scalars().all()
+    assert states == [MoveState.TOLD]
+
+
+def test_the_place_meant_for_a_booking_may_be_taken_meanwhile(
+    session: Session, quota: Quota, operator: Actor
+) -> None:
+    nodes = nodes_of(quota)
+    booking = factories.booking(session, quota, on=nodes[:1], starts_at=SOON, hours=6)
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes[:1]), rules=RULES, now=NOW)
+    for node in nodes[1:]:
+        factories.booking(session, quota, on=[node], starts_at=SOON, hours=6)
+    with pytest.raises(Stale):
+        outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    session.expire_all()
+    assert [slot.node_id for slot in booking.slots] == [nodes[0].id]
+
+
+def test_calling_off_frees_the_nodes(session: Session, quota: Quota, operator: Actor) -> None:
+    nodes = nodes_of(quota)
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    with pytest.raises(Stale):
+        outages.call_off(session, operator, outage, reason="Not needed.", expected_version=1, now=NOW)
+    outages.call_off(
+        session, operator, outage, reason="Not needed.", expected_version=outage.version, now=NOW
+    )
+    assert (outage.state, outage.slots) == (OutageState.CANCELLED, [])
+
+
+def test_ending_early_cuts_its_slots_off(session: Session, quota: Quota, operator: Actor) -> None:
+    nodes = nodes_of(quota)
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    middle = SOON + HOUR
+    outages.call_off(
+        session, operator, outage, reason="Done.", expected_version=outage.version, now=middle
+    )
+    assert (outage.state, outage.ends_at) == (OutageState.ENDED, middle)
+    assert {slot.ends_at for slot in outage.slots} == {middle}
+
+
+def test_time_ends_an_outage(session: Session, quota: Quota, operator: Actor) -> None:
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
+    assert outages.end_due(session, SOON + 12 * HOUR) == 0
+    outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    assert outages.end_due(session, SOON) == 0
+    assert outages.end_due(session, SOON + 12 * HOUR) == 1
+    assert outage.state is OutageState.ENDED
+
+
+def test_a_draft_can_be_changed_and_given_up(session: Session, quota: Quota, operator: Actor) -> None:
+    nodes = nodes_of(quota)
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    outages.change(
+        session, operator, outage, plan(nodes[:1], hours=2), expected_version=1, rules=RULES, now=NOW
+    )
+    assert [one.node_id for one in outage.nodes] == [nodes[0].id]
+    assert outage.version == 2
+    outages.call_off(session, operator, outage, reason="Not needed.", expected_version=2, now=NOW)
+    assert outage.state is OutageState.CANCELLED
+    assert outage_queries.proposals(session, outage) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "hours", "reason", "field"),
+    [
+        (SOON, 0, "Why", "ends_at"),
+        (NOW - HOUR, 4, "Why", "starts_at"),
+        (NOW - 9 * HOUR, 4, "Why", "ends_at"),
+        (SOON, 4, " ", "reason"),
+    ],
+)
+def test_what_a_plan_must_be(
+    session: Session, quota: Quota, operator: Actor, start: datetime, hours: int, reason: str, field: str
+) -> None:
+    wrong = plan(nodes_of(quota), start, hours, reason=reason)
+    with pytest.raises(Invalid) as error:
+        outages.draft(session, operator, quota.cluster, wrong, rules=RULES, now=NOW)
+    assert field in error.value.fields
+
+
+def test_two_outages_cannot_have_one_node(session: Session, quota: Quota, operator: Actor) -> None:
+    nodes = nodes_of(quota)
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    with pytest.raises(Invalid, match="nodes"):
+        outages.draft(session, operator, quota.cluster, plan(nodes[:1]), rules=RULES, now=NOW)
+
+
+def test_only_operators_plan_outages(session: Session, quota: Quota) -> None:
+    auditor = factories.actor_of(factories.person(session, roles=[Role.AUDITOR]))
+    with pytest.raises(Forbidden):
+        outages.draft(session, auditor, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
+    assert session.scalars(outage_queries.list_outages(auditor)).all() == []
+
+
+def test_an_open_proposal_is_given_up_with_its_draft(
+    session: Session, quota: Quota, operator: Actor
+) -> None:
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
+    (first,) = outage_queries.proposals(session, outage)
+    outages.prepare(session, operator, outage, rules=RULES, now=NOW)
+    (second,) = outage_queries.proposals(session, outage)
+    assert (first.state, second.state) == (RepairState.DISCARDED, RepairState.PROPOSED)
+    assert session.get_one(Booking, factories.booking(session, quota).id).version == 1
