@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from allocator.actors import Actor
 from allocator.authorization import Action, own_quotas, require
-from allocator.models import Application, Booking, Cluster, Node, NodeSlot, NodeState, Outage, PlanRun, Quota
+from allocator.models import Application, Booking, Cluster, Node, NodeSlot, NodeState, PlanRun, Quota
 from allocator.models.base import UtcDateTime
 from allocator.sqltime import Window, seconds_between
-from allocator.states import BookingState, OutageState, QuotaState
+from allocator.states import BookingState, QuotaState
 from allocator.windows import natural
 
 # What a person has there; what lapsed or was given back holds nothing any more.
@@ -145,21 +145,6 @@ def own_bookings(
         .order_by(Booking.starts_at, Booking.id)
     )
     return {row.id: Own(*row) for row in rows}
-
-
-def outages(session: Session, cluster: Cluster, window: Window) -> Mapping[int, Outage]:
-    """Published maintenance and outages in the window, by number, in order of time."""
-    rows = session.scalars(
-        select(Outage)
-        .where(
-            Outage.cluster_id == cluster.id,
-            Outage.state.in_((OutageState.PUBLISHED, OutageState.ENDED)),
-            Outage.ends_at > window[0],
-            Outage.starts_at < window[1],
-        )
-        .order_by(Outage.starts_at, Outage.id)
-    )
-    return {outage.id: outage for outage in rows}
 
 
 def demand(session: Session, cluster: Cluster, gpu_type: str) -> Demand | None:

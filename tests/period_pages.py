@@ -18,18 +18,6 @@ from tests.factories import HOUR
 POLICY = load_policy()
 KEY = b"only-for-tests"
 DAY = timedelta(days=1)
-# What `fill` gives the numbers of.
-NUMBERS = (
-    "period",
-    "proposed",
-    "plannable",
-    "published_proposal",
-    "proposal",
-    "claimed",
-    "own",
-    "late",
-    "reclaim",
-)
 
 
 @dataclass

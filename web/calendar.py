@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 from flask import Blueprint, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from allocator import calendar_queries, capacity, cluster_queries
+from allocator import calendar_queries, capacity, cluster_queries, outage_queries
 from allocator.authorization import Action, require
 from allocator.calendar_queries import Own
 from allocator.capacity import GpuType
@@ -252,7 +252,7 @@ def _find(asked: Asked, now: datetime) -> Found:
         lines,
         calendar_grid.groups(nodes) if len(nodes) > calendar_grid.MOST_ROWS else (),
         own,
-        calendar_queries.outages(db(), cluster, window),
+        {outage.id: outage for outage in outage_queries.coming(db(), cluster, *window)},
         demand,
         calendar_grid.cells(lines, asked.stretch, set(own), demand),
     )

@@ -7,6 +7,7 @@ the table fails.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -23,10 +24,10 @@ from allocator.models import JobHealth, Membership, Person
 from allocator.states import ApplicationState
 from config.clock import utcnow
 from config.settings import Settings
-from tests import factories
+from tests import calendars, factories
 from tests.browsing import Site, sign_in
 from tests.conftest import TEST_SECRET
-from tests.period_pages import NUMBERS, make_scene
+from tests.period_pages import make_scene
 from web.app import create_app
 
 PERSONAS = ("visitor", "owner", "member", "stranger", "operator", "council", "auditor", "admin")
@@ -109,6 +110,13 @@ TABLE: Mapping[tuple[str, str], str] = {
     ("GET", "/bookings/{booking}"): "iyynyyyn",
     ("GET", "/bookings/{booking}/cancel"): "iyxnyxxn",
     ("POST", "/bookings/{booking}/cancel"): "iyxnyxxn",
+    # the calendar and its feeds
+    ("GET", "/calendar"): "iyyyyyyy",
+    ("GET", "/account/calendars"): "iyyyyyyy",
+    ("POST", "/account/calendars"): "iyyyyyyy",
+    ("GET", "/account/calendars/{feed}/revoke"): "iynnnnnn",
+    ("POST", "/account/calendars/{feed}/revoke"): "iynnnnnn",
+    ("GET", "/calendar/feed/nonsense.ics"): "nnnnnnnn",
     # periods and fairness
     ("GET", "/fairness"): "yyyyyyyy",
     ("GET", "/fairness/check_division.py"): "yyyyyyyy",
@@ -219,7 +227,9 @@ class World:
             data.add(JobHealth(name="expiry", leader="-", interval_seconds=30, started_at=utcnow()))
             membership = data.scalars(select(Membership).where(Membership.person_id == member.id)).one()
             events.record(data, SYSTEM, quota, "quota.granted", now=utcnow())
+            feed = calendars.feed(data, owner)
             self.ids = {
+                "feed": feed.id,
                 "draft": draft.id,
                 "submitted": submitted.id,
                 "quota": quota.id,
@@ -289,20 +299,7 @@ def routes(app: Flask) -> list[tuple[str, str]]:
 
 
 def covered(app: Flask) -> set[tuple[str, str]]:
-    numbers = dict.fromkeys(
-        (
-            "draft",
-            "submitted",
-            "quota",
-            "booking",
-            "organisation",
-            "membership",
-            "member",
-            "operator",
-            "session",
-            *NUMBERS,
-        ),
-        1,
-    )
+    names = {name for _, path in TABLE for name in re.findall(r"{(\w+)}", path)}
+    numbers = dict.fromkeys(names, 1)
     adapter = app.url_map.bind("localhost")
     return {(method, str(adapter.match(path.format(**numbers), method=method)[0])) for method, path in TABLE}

@@ -122,6 +122,7 @@ FORMS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "asap": "",
     },
     ("owner", "/bookings/{booking}/cancel"): {"reason": "Not needed.", "version": "1"},
+    ("owner", "/account/calendars"): {"quota": "{quota}"},
     ("owner", "/organisations/new"): {
         "bin": factories.identity_number(77),
         "name": "Dala Labs LLP",
@@ -145,6 +146,7 @@ BUTTONS = {
     "/account/sign-out",
     "/account/sessions/{session}/end",
     "/account/sessions/end-others",
+    "/account/calendars/{feed}/revoke",
     "/quotas/{quota}/members/{member}/remove",
     "/organisations/{organisation}/members/{membership}/remove",
     "/people/{member}/enable",
@@ -172,6 +174,9 @@ QUERIES = (
     "nodes=-1&nodes=%00&unknown=1e400&troubled=x&jobs=" + "9" * 30,
     "hours=NaN&nodes=-1&gpus_per_node=1e400&starts_at=9999-12-31T23:59",
     "hours=1&nodes=1&gpus_per_node=8&starts_at=0001-01-01T00:00&asap=1",
+    "span=junk&day=%00&gpus=%FF&quota=-1&view=x&start=" + "9" * 30,
+    "span=month&day=9989-12-31&start=9999-12-31T23:59&nodes=1e400",
+    "span=month&day=0001-01-01&start=0001-01-01T00:00%2B05:00",
     "next=//evil.example&lang=xx&check=%00&from=" + "9" * 30,
 )
 

@@ -19,7 +19,7 @@ from allocator.models import Booking, Cluster, JobHealth, JobRecord, Membership,
 from allocator.states import ApplicationState
 from config.clock import utcnow
 from config.settings import Settings
-from tests import factories
+from tests import calendars, factories
 from tests.browsing import Site, sign_in
 from tests.conftest import TEST_SECRET
 from tests.period_pages import make_scene
@@ -42,6 +42,9 @@ VARIANTS = [
     ("operator", "/review?state=any&q=speech"),
     ("owner", "/quotas/{quota}/book?hours=2&nodes=1&gpus_per_node=8&asap=1"),
     ("auditor", "/audit?subject_type=quota"),
+    ("owner", "/calendar?span=month"),
+    ("owner", "/calendar?span=month&view=table"),
+    ("visitor", "/calendar/feed/a-secret.ics"),
 ]
 
 
@@ -54,7 +57,7 @@ class Crowd:
         with self.site.data() as data:
             people = self._people(data)
             self._fill(data, people)
-        self.browsers: dict[str, FlaskClient] = {}
+        self.browsers: dict[str, FlaskClient] = {"visitor": self.site.visitor()}
         for name, person in people.items():
             self.browsers[name] = self.site.visitor()
             self.ids["session"] = sign_in(self.browsers[name], person)
@@ -88,7 +91,11 @@ class Crowd:
         for _ in range(self.count):
             for thing in (draft, submitted, quota, booking, booking.reservation):
                 events.record(data, SYSTEM, thing, "demo.touched", now=self.now)
+        for _ in range(min(self.count, 20)):
+            feed = calendars.feed(data, owner, quota=quota)
+        calendars.feed(data, owner, token="a-secret")
         self.ids = {
+            "feed": feed.id,
             "draft": draft.id,
             "submitted": submitted.id,
             "quota": quota.id,

@@ -1,0 +1,86 @@
+"""Builders of what only calendars show: outages, prices of demand, feeds. They never commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from allocator.models import CalendarFeed, Cluster, Node, NodeSlot, Outage, Person, PlanRun, Quota
+from allocator.models.outages import OutageKind, OutageNode
+from allocator.states import OutageState
+from allocator.tokens import new_token, token_hash
+from tests.factories import NOW
+
+
+def outage(
+    session: Session,
+    cluster: Cluster,
+    by: Person,
+    *,
+    on: Iterable[Node] | None = None,
+    starts_at: datetime = NOW + timedelta(days=3),
+    hours: int = 10,
+    state: OutageState = OutageState.PUBLISHED,
+    reason: str = "The cooling is renewed.",
+    now: datetime = NOW,
+) -> Outage:
+    """Maintenance of the nodes `on` (else of the last one); published, it holds them."""
+    chosen = list(on) if on is not None else sorted(cluster.nodes, key=lambda node: node.name)[-1:]
+    row = Outage(
+        cluster=cluster,
+        kind=OutageKind.MAINTENANCE,
+        state=state,
+        starts_at=starts_at,
+        ends_at=starts_at + timedelta(hours=hours),
+        reason=reason,
+        created_by_id=by.id,
+        created_at=now,
+        published_at=None if state is OutageState.DRAFT else now,
+    )
+    row.nodes = [OutageNode(node_id=node.id) for node in chosen]
+    if state is OutageState.PUBLISHED:
+        row.slots = [
+            NodeSlot(node=node, gpu_from=0, gpu_to=node.gpus, starts_at=row.starts_at, ends_at=row.ends_at)
+            for node in chosen
+        ]
+    session.add(row)
+    session.flush()
+    return row
+
+
+def prices(
+    session: Session, cluster: Cluster, by_hour: Sequence[float], *, starts_at: datetime = NOW
+) -> PlanRun:
+    """The latest plan of the cluster's GPUs, with a price for each hour from `starts_at`."""
+    row = PlanRun(
+        cluster=cluster,
+        gpu_type="h200",
+        made_at=starts_at,
+        starts_at=starts_at,
+        prices={"hours": list(by_hour)},
+        bookings=1,
+        value=1.0,
+        bound=1.0,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def feed(
+    session: Session,
+    person: Person,
+    *,
+    quota: Quota | None = None,
+    token: str | None = None,
+    now: datetime = NOW,
+) -> CalendarFeed:
+    """An address of a feed; its secret is `token`, or nobody's."""
+    row = CalendarFeed(
+        token_hash=token_hash(token or new_token()), person_id=person.id, quota=quota, created_at=now
+    )
+    session.add(row)
+    session.flush()
+    return row
