@@ -258,15 +258,16 @@ def _hours(gpu_seconds: int, up: bool = True) -> str:
     return amount_text(-(-gpu_seconds * 100 // HOUR) if up else gpu_seconds * 100 // HOUR)
 
 
-# what the start does not change, and what it decides
+# what is the same for every start that lies on a boundary, and what the start decides
 SHAPE_CHECKS: tuple[Check, ...] = (
     _quota_active,
     _nodes,
     _gpus,
+    _on_boundary,
     _length,
     _within_balance,
     _few_enough,
     _not_hoarded,
 )
-TIME_CHECKS: tuple[Check, ...] = (_on_boundary, _not_past, _not_too_far, _within_validity, _within_grants)
+TIME_CHECKS: tuple[Check, ...] = (_not_past, _not_too_far, _within_validity, _within_grants)
 CHECKS = (*SHAPE_CHECKS, *TIME_CHECKS)

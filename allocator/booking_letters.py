@@ -19,6 +19,14 @@ def booked(session: Session, booking: Booking, *, now: datetime) -> None:
     _post(session, "booking_confirmed", booking, {}, now)
 
 
+def planned(session: Session, booking: Booking, *, now: datetime) -> None:
+    """A flexible booking is in the plan: some time of its window is promised."""
+    if booking.earliest_at is None or booking.latest_at is None:
+        raise ValueError("only a flexible booking is planned")
+    window = {"earliest_at": _local(booking.earliest_at), "latest_at": _local(booking.latest_at)}
+    _post(session, "booking_planned", booking, window, now)
+
+
 def cancelled(session: Session, booking: Booking, given_back: int, by: Actor, *, now: datetime) -> None:
     """The booking was given back, or ended before its time; who did that needs no letter about it."""
     _post(session, "booking_cancelled", booking, {"given_back": _hours(given_back)}, now, but=by.person_id)

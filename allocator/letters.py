@@ -156,6 +156,16 @@ LETTERS: Mapping[str, Letter] = {
         ),
         path="/bookings/%(booking)s",
     ),
+    "booking_planned": Letter(
+        N_("Your GPUs are in the plan: booking %(booking)s"),
+        N_(
+            "Booked on %(cluster)s: %(shape)s GPUs, %(gpu_hours)s GPU-hours, "
+            "at some time from %(earliest_at)s to %(latest_at)s, Astana and Almaty time.\n"
+            "By today's plan it begins on %(starts_at)s; that may still change.\n"
+            "Next step: none. We write to you when the time is fixed."
+        ),
+        path="/bookings/%(booking)s",
+    ),
     "booking_cancelled": Letter(
         N_("Booking %(booking)s was given back"),
         N_(

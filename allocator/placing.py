@@ -185,7 +185,7 @@ def make(
     rules: BookingRules,
     now: datetime,
 ) -> Booking:
-    """Lock, check, place and write, with the event. Raises Invalid for broken rules, NoCapacity when taken."""
+    """Lock, check, place and write, with the event. Raises Invalid for broken rules, or NoCapacity."""
     capacity.lock(session, quota.cluster)
     session.refresh(quota)  # it may have been closed while we waited
     found = find(session, quota, ask, rules, now)
