@@ -9,7 +9,7 @@ from html import unescape
 
 import pytest
 from flask.testing import FlaskClient
-from icalendar import Calendar, Event
+from icalendar import Calendar, Component
 
 from allocator import events
 from allocator.actors import SYSTEM
@@ -45,9 +45,16 @@ def scene(site: Site) -> Scene:
     with site.data() as data:
         me, you = factories.person(data, name="Dana"), factories.person(data, name="Askar Secret")
         cluster = factories.cluster(data, now=now)
-        valid = {"valid_from": now - HOUR, "valid_until": now + timedelta(days=60), "now": now}
-        quota = factories.quota(data, factories.application(data, me, cluster, title="Speech"), **valid)
-        foreign = factories.quota(data, factories.application(data, you, cluster, title="Hidden"), **valid)
+        quota, foreign = (
+            factories.quota(
+                data,
+                factories.application(data, who, cluster, title=title),
+                valid_from=now - HOUR,
+                valid_until=now + timedelta(days=60),
+                now=now,
+            )
+            for who, title in ((me, "Speech"), (you, "Hidden"))
+        )
         nodes = sorted(cluster.nodes, key=lambda node: node.name)
         start = now + timedelta(days=2)
         own = factories.booking(data, quota, on=nodes[:2], starts_at=start, now=now)
@@ -155,7 +162,7 @@ def fetch(scene: Scene, token: str) -> Calendar:
     return parsed
 
 
-def by_uid(calendar: Calendar) -> dict[str, Event]:
+def by_uid(calendar: Calendar) -> dict[str, Component]:
     return {str(event["UID"]).split("@")[0]: event for event in calendar.walk("VEVENT")}
 
 
