@@ -25,6 +25,7 @@ from allocator.windows import (
     pick,
 )
 
+FEWEST_MOVES, FEWEST_DROPS = VARIANTS = ("fewest_moves", "fewest_drops")
 MOST_STARTS = 12  # other starts that are tried for a booking before it is dropped
 
 
@@ -224,7 +225,7 @@ def mend(
     saved = {who: whom for who, whom in saved.items() if before[who] not in lost}
     left = [claim for claim in dropped if claim.id not in board.claims]
     fewest_drops = Variant(tuple(_changes(before, board, left, saved)), stuck)
-    return {"fewest_moves": fewest_moves, "fewest_drops": fewest_drops}
+    return {FEWEST_MOVES: fewest_moves, FEWEST_DROPS: fewest_drops}
 
 
 def _insert(board: Board, ejected: Sequence[Claim]) -> list[Claim]:

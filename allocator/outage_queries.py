@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Select, case, or_, select
+from sqlalchemy import Select, case, func, or_, select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from allocator.actors import Actor
@@ -65,3 +65,15 @@ def proposals(session: Session, outage: Outage) -> Sequence[Repair]:
     return session.scalars(
         select(Repair).where(Repair.outage_id == outage.id, Repair.state == wanted).order_by(Repair.gpu_type)
     ).all()
+
+
+def repairs_waiting(session: Session) -> int:
+    """How many repairs of failed or leaving nodes wait for a decision."""
+    return (
+        session.scalar(
+            select(func.count())
+            .select_from(Repair)
+            .where(Repair.state == RepairState.PROPOSED, Repair.outage_id.is_(None))
+        )
+        or 0
+    )

@@ -17,14 +17,12 @@ from allocator.capacity import FOREVER
 from allocator.errors import Conflict, Fault, Invalid, NotFound, WrongState
 from allocator.mending import Loss
 from allocator.models import Cluster, Node, NodeSlot, NodeState, Repair, RepairCause
+from allocator.node_names import MOST_NODES, NAME, expand
 from allocator.policy import BookingRules
 from allocator.reasons import given
 from allocator.repair_inputs import affected
 from config.i18n import N_
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-RANGE = re.compile(r"([A-Za-z0-9._-]*)\[([0-9]{1,6})-([0-9]{1,6})\]")
-MOST_NODES = 1_000
 MOST_GPUS = 64
 
 
@@ -87,26 +85,6 @@ def _announced(gone: Node | None, cluster: Cluster, name: str, coming: Announcem
     node.state, node.reason = NodeState.EXPECTED, None
     node.joins_at, node.leaves_at, node.seen_at = coming.joins_at, None, now
     return node
-
-
-def expand(text: str) -> list[str]:
-    """Names from a list with ranges, in order and each once; what is no name stays as it was typed."""
-    names: list[str] = []
-    for word in re.split(r"[,\s]+", text.strip()):
-        names += _range(word) if word else []
-        if len(names) > MOST_NODES:
-            break
-    return list(dict.fromkeys(names))
-
-
-def _range(word: str) -> Iterable[str]:
-    found = RANGE.fullmatch(word)
-    if not found:
-        return [word]
-    prefix, low, high = found.groups()
-    if int(high) - int(low) > MOST_NODES:
-        return [word]
-    return (f"{prefix}{number:0{len(low)}d}" for number in range(int(low), int(high) + 1))
 
 
 def _list(names: Sequence[str]) -> str:

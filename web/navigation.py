@@ -54,6 +54,7 @@ ITEMS: list[Item] = [
         N_("Periods"),
         staff(Role.OPERATOR, Role.COUNCIL_MEMBER, Role.AUDITOR, Role.ADMINISTRATOR),
     ),
+    Item("outages.index", N_("Outages"), staff(Role.OPERATOR, Role.AUDITOR, Role.ADMINISTRATOR)),
     Item("people.index", N_("People"), staff(Role.ADMINISTRATOR)),
     Item("audit.index", N_("Events"), staff(Role.AUDITOR, Role.ADMINISTRATOR)),
 ]
