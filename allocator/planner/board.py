@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .demand import GPUS_PER_NODE, BadDemand, Demand
 from .kernels import placing, pricing
-from .kernels.improving import Guide, Near
+from .kernels.filling import Guide, Near
 from .kernels.state import NOWHERE, Board, Books, put
 
 SPREAD = 2654435761  # spreads neighbouring seeds over the dice' 64 bits
@@ -31,7 +31,9 @@ def books_of(demand: Demand) -> Books:
     for j, pin in demand.pinned.items():
         earliest[j] = last[j] = pin.start
     nodes, gpus, duration = column(demand.nodes), column(demand.gpus), column(demand.duration)
-    return Books(nodes, gpus, duration, earliest, last, np.ascontiguousarray(demand.value))
+    card = np.zeros((len(demand), 8), np.int32)
+    card[:, :5] = np.stack([nodes, gpus, duration, earliest, last], axis=1)
+    return Books(nodes, gpus, duration, earliest, last, np.ascontiguousarray(demand.value), card)
 
 
 def ground_of(demand: Demand) -> Ground:

@@ -17,10 +17,10 @@ from .kernels.improving import Knobs, improve
 from .kernels.state import NOWHERE, take
 from .plan import Moment, Plan
 
-HOT, COLD = 0.02, 0.001  # heat as a part of a booking's mean value
+HOT, COLD = 0.005, 0.0005  # heat as a part of a booking's mean value
 BATCH = 2000
 WIDTH = 24  # slots a bucket
-KNOBS = Knobs(8, 8, 5, 1)
+KNOBS = Knobs(3, 3, 2)
 
 
 class Search:

@@ -1,156 +1,92 @@
-"""Ruin and recreate: take a few neighbours out, put them and some who wait back in another order."""
+"""Ruin and recreate: take a few neighbours out, then fill the hole from all who wait around it."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .compiling import compiled
-from .placing import EARLIEST, insert
-from .state import WHOLE, Board, Books, Floats, Ints, chance, put, roll, take
-
-
-class Near(NamedTuple):
-    """Bookings whose window meets a bucket of slots: members[first[b]:first[b + 1]].
-
-    Of a bucket's members the first waits[b] wait, the others are placed. at[pair_first[j] + b - bucket of
-    j's earliest slot] is the place of j in members, so that both can change sides at once.
-    """
-
-    width: int
-    first: NDArray[np.int64]
-    members: Ints
-    waits: Ints
-    pair_first: NDArray[np.int64]
-    at: Ints
-    low: Ints  # first bucket of each booking
-    high: Ints  # its last
-
-
-class Guide(NamedTuple):
-    """What the prices say: their running sum, themselves, value over price, value minus price."""
-
-    total: Floats
-    price: Floats
-    density: Floats
-    gain: Floats
+from .filling import BY_CHANCE, BY_VALUE, RULES, Guide, Memory, Near, bring, fill, send, undo
+from .placing import insert, part_place, whole_start
+from .state import WHOLE, Board, Books, Ints, chance, put, roll
 
 
 class Knobs(NamedTuple):
     removed: int  # most bookings taken out at once
-    added: int  # most waiting bookings tried at once
     wanting: int  # of 16 turns, how many make way for one that waits
-    blink: int
-
-
-class Hand(NamedTuple):
-    """The bookings a turn plays with: those taken out and where they were, and all to be put in."""
-
-    out: Ints
-    out_start: Ints
-    out_row: Ints
-    pool: Ints
-    key: Floats
-    count: NDArray[np.int64]  # taken out, in the pool
+    parts: int  # of 16 turns, how many begin at a row
 
 
 @compiled
-def shift(near: Near, j: int, placed: bool) -> None:
-    """Booking j changes sides in all its buckets."""
-    for b in range(near.low[j], near.high[j] + 1):
-        pair = near.pair_first[j] + b - near.low[j]
-        here = near.at[pair]
-        if placed:
-            near.waits[b] -= 1
-            there = near.first[b] + near.waits[b]
-        else:
-            there = near.first[b] + near.waits[b]
-            near.waits[b] += 1
-        other = near.members[there]
-        near.members[there], near.members[here] = j, other
-        near.at[near.pair_first[other] + b - near.low[other]] = here
-        near.at[pair] = there
-
-
-@compiled
-def draw_out(books: Books, board: Board, hand: Hand, j: int) -> None:
-    n = hand.count[0]
-    hand.out[n], hand.out_start[n], hand.out_row[n] = j, board.start[j], board.row[j]
-    hand.count[0] = n + 1
-    hand.pool[hand.count[1]] = j
-    hand.count[1] += 1
-    take(books, board, j)
-
-
-@compiled
-def draw_waiting(board: Board, near: Near, hand: Hand, bucket: int, most: int) -> None:
-    """Some of those who wait near a bucket join the pool."""
-    waits = near.waits[bucket]
-    if waits == 0:
-        return
-    first = near.first[bucket]
-    many = min(waits, most)
-    offset = roll(board.dice, waits)
-    for i in range(many):
-        j = near.members[first + (offset + i) % waits]
-        if hand.count[1] >= len(hand.pool):
-            return
-        seen = False
-        for h in range(hand.count[1]):
-            seen = seen or hand.pool[h] == j
-        if not seen:
-            hand.pool[hand.count[1]] = j
-            hand.count[1] += 1
-
-
-@compiled
-def ruin_slot(books: Books, board: Board, near: Near, guide: Guide, hand: Hand, slot: int, wanted: int) -> None:
-    """Take out some bookings that are on at a slot."""
+def ruin(books: Books, board: Board, near: Near, memory: Memory, slot: int, row: int, wanted: int) -> None:
+    """Take out some bookings that are on at a slot or touch it; of a row unless row < 0."""
     bucket = slot // near.width
     first, waits = near.first[bucket], near.waits[bucket]
     many = near.first[bucket + 1] - first - waits
     if many <= 0:
         return
-    for _ in range(wanted * 8):
-        if hand.count[0] >= wanted:
-            return
-        j = near.members[first + waits + roll(board.dice, many)]
+    if row < 0:
+        for _ in range(wanted * 8):
+            if memory.count[0] >= wanted:
+                return
+            waits = near.waits[bucket]
+            many = near.first[bucket + 1] - first - waits
+            if many <= 0:
+                return
+            j = near.members[first + waits + roll(board.dice, many)]
+            at = board.start[j]
+            if at - 1 <= slot <= at + books.duration[j]:
+                send(books, board, near, memory, j)
+        return
+    offset = roll(board.dice, many)
+    i = 0
+    while i < many and memory.count[0] < wanted:
+        j = near.members[first + waits + (offset + i) % many]
+        i += 1
         at = board.start[j]
-        if at >= 0 and at <= slot < at + books.duration[j]:
-            draw_out(books, board, hand, j)
+        if board.row[j] == row and at - 1 <= slot <= at + books.duration[j] and at >= 0:
+            send(books, board, near, memory, j)
+            waits = near.waits[bucket]
+            many = near.first[bucket + 1] - first - waits
+            if many <= 0:
+                return
 
 
 @compiled
-def eject_at(books: Books, board: Board, near: Near, guide: Guide, hand: Hand, slot: int, row: int) -> bool:
-    """Take out one booking that is on at a slot (in a row, or whole), of two the less wanted."""
+def eject_at(
+    books: Books, board: Board, near: Near, guide: Guide, memory: Memory, slot: int, row: int, end: int, lack: int
+) -> bool:
+    """Take out one booking that is on at a slot (in a row, or whole).
+
+    lack: nodes, or GPUs in the row, that are wanting there, until end. The least value for each node-slot that
+    helps goes; what stands out beyond the gap is lost for nothing.
+    """
     bucket = slot // near.width
     first, waits = near.first[bucket], near.waits[bucket]
     many = near.first[bucket + 1] - first - waits
-    if many <= 0 or hand.count[0] >= len(hand.out):
+    if many <= 0 or memory.count[0] >= 30:
         return False
-    offset = roll(board.dice, many)
-    best, found = -1, 0
-    for i in range(many):
-        j = near.members[first + waits + (offset + i) % many]
-        at = board.start[j]
-        if at < 0 or not at <= slot < at + books.duration[j] or board.row[j] != row:
+    best, least = -1, np.inf
+    for i in range(first + waits, first + waits + many):
+        j = near.members[i]
+        at, d = board.start[j], books.card[j, 2]
+        if at > slot or slot >= at + d or board.row[j] != row:
             continue
-        if best < 0 or guide.gain[j] < guide.gain[best]:
-            best = j
-        found += 1
-        if found == 3:
-            break
+        much = books.card[j, 0] if row < 0 else books.card[j, 1]
+        helps = min(much, lack) * (min(at + d, end) - slot)
+        mine = books.value[j] / helps * (0.6 + chance(board.dice))
+        if mine < least:
+            best, least = j, mine
     if best < 0:
         return False
-    draw_out(books, board, hand, best)
+    send(books, board, near, memory, best)
     return True
 
 
 @compiled
 def overflow(books: Books, board: Board, j: int, start: int, row: int) -> float:
-    """How much must go for booking j to start there, in node-slots or GPU-slots."""
+    """How much must go for booking j to start there, in GPU-slots."""
     short = 0.0
     end = start + books.duration[j]
     if row < 0:
@@ -158,18 +94,18 @@ def overflow(books: Books, board: Board, j: int, start: int, row: int) -> float:
         for t in range(start, end):
             if board.room[t] < k:
                 short += k - board.room[t]
-        return short
+        return short * WHOLE
     g, free = books.gpus[j], board.free[row]
     for t in range(start, end):
         if free[t] < g:
             short += g - free[t]
-        elif free[t] == WHOLE:
-            short += 0.01 if board.room[t] > 0 else 2.0
+        elif free[t] == WHOLE and board.room[t] <= 0:
+            short += WHOLE
     return short
 
 
 @compiled
-def make_way(books: Books, board: Board, near: Near, guide: Guide, hand: Hand, j: int) -> bool:
+def make_way(books: Books, board: Board, near: Near, guide: Guide, memory: Memory, j: int) -> bool:
     """Put a waiting booking where the least stands in its way, and take that out."""
     best, best_row, least = -1, -1, np.inf
     span = books.last[j] - books.earliest[j] + 1
@@ -182,57 +118,21 @@ def make_way(books: Books, board: Board, near: Near, guide: Guide, hand: Hand, j
         if here < least:
             best, best_row, least = start, row, here
     k, g = books.nodes[j], books.gpus[j]
-    for t in range(best, best + books.duration[j]):
+    end = best + books.duration[j]
+    for t in range(best, end):
         if whole:
             while board.room[t] < k:
-                if not eject_at(books, board, near, guide, hand, t, -1):
+                if not eject_at(books, board, near, guide, memory, t, -1, end, k - board.room[t]):
                     return False
             continue
         while board.free[best_row, t] < g:
-            if not eject_at(books, board, near, guide, hand, t, best_row):
+            if not eject_at(books, board, near, guide, memory, t, best_row, end, g - board.free[best_row, t]):
                 return False
         while board.free[best_row, t] == WHOLE and board.room[t] <= 0:
-            if not eject_at(books, board, near, guide, hand, t, -1):
+            if not eject_at(books, board, near, guide, memory, t, -1, end, 1):
                 return False
-    put(books, board, j, best, best_row)
+    bring(books, board, near, memory, j, best, best_row)
     return True
-
-
-@compiled
-def sort_pool(books: Books, board: Board, guide: Guide, hand: Hand) -> None:
-    dice, pool, key, n_pool = board.dice, hand.pool, hand.key, hand.count[1]
-    sort_by = roll(dice, 5)
-    for i in range(n_pool):
-        j = pool[i]
-        noise = 0.5 + chance(dice)
-        if sort_by == 0:
-            key[i] = -guide.density[j] * noise
-        elif sort_by == 1:
-            key[i] = -books.value[j] * noise
-        elif sort_by == 2:
-            key[i] = -books.nodes[j] * books.gpus[j] * noise
-        elif sort_by == 3:
-            key[i] = -guide.gain[j] * noise
-        else:
-            key[i] = noise
-    for i in range(1, n_pool):
-        j, k = pool[i], key[i]
-        h = i - 1
-        while h >= 0 and key[h] > k:
-            pool[h + 1], key[h + 1] = pool[h], key[h]
-            h -= 1
-        pool[h + 1], key[h + 1] = j, k
-
-
-@compiled
-def undo(books: Books, board: Board, hand: Hand, forced: int) -> None:
-    if forced >= 0 and board.start[forced] >= 0:
-        take(books, board, forced)
-    for i in range(hand.count[1]):
-        if board.start[hand.pool[i]] >= 0:
-            take(books, board, hand.pool[i])
-    for i in range(hand.count[0]):
-        put(books, board, hand.out[i], hand.out_start[i], hand.out_row[i])
 
 
 @compiled
@@ -251,66 +151,85 @@ def choose_waiting(board: Board, near: Near, guide: Guide) -> int:
 
 
 @compiled
-def choose_slot(board: Board, guide: Guide) -> int:
-    """A slot with room to spare, the dearer the likelier; or any slot."""
-    slots = len(board.room)
-    best, most = roll(board.dice, slots), 0.0
-    if roll(board.dice, 2):
-        return best
+def choose_slot(board: Board) -> int:
+    """A slot with room to spare, as soon as a few draws meet one."""
+    t = 0
     for _ in range(6):
-        t = roll(board.dice, slots)
-        waste = board.room[t] * guide.price[t]
-        if waste > most:
-            best, most = t, waste
-    return best
+        t = roll(board.dice, len(board.room))
+        if board.room[t] > 0:
+            break
+    return t
 
 
 @compiled
-def turn_once(
-    books: Books, board: Board, near: Near, guide: Guide, knobs: Knobs, hand: Hand, heat: float
-) -> float:
+def choose_row_slot(board: Board) -> tuple[int, int]:
+    top = min(board.rows[0], board.free.shape[0])
+    row = t = 0
+    if top == 0:
+        return 0, roll(board.dice, len(board.room))
+    for _ in range(12):
+        row, t = roll(board.dice, top), roll(board.dice, len(board.room))
+        if 0 < board.free[row, t] < WHOLE:
+            break
+    return row, t
+
+
+@compiled
+def turn_once(books: Books, board: Board, near: Near, guide: Guide, knobs: Knobs, memory: Memory, heat: float) -> float:
     """One ruin and recreate; what the plan's value changed by."""
     dice = board.dice
-    hand.count[:] = 0
-    forced = -1
-    if roll(dice, 16) < knobs.wanting:
+    memory.count[0] = 0
+    memory.count[1] += 1
+    kind = roll(dice, 16)
+    row = -1
+    if kind < knobs.wanting:
         forced = choose_waiting(board, near, guide)
-    if forced >= 0:
-        if not make_way(books, board, near, guide, hand, forced):
-            undo(books, board, hand, forced)
+        if forced < 0:
             return 0.0
-        slot = board.start[forced] + roll(dice, books.duration[forced])
-        draw_waiting(board, near, hand, slot // near.width, knobs.added)
-        for i in range(hand.count[1]):
-            if hand.pool[i] == forced:
-                hand.count[1] -= 1
-                hand.pool[i] = hand.pool[hand.count[1]]
-                break
+        if not make_way(books, board, near, guide, memory, forced):
+            undo(books, board, near, memory)
+            return 0.0
+        slot = board.start[forced]
+    elif kind < knobs.wanting + knobs.parts:
+        row, slot = choose_row_slot(board)
+        ruin(books, board, near, memory, slot, row, 1 + roll(dice, knobs.removed))
     else:
-        slot = choose_slot(board, guide)
-        draw_waiting(board, near, hand, slot // near.width, knobs.added)
-        ruin_slot(books, board, near, guide, hand, slot, 1 + roll(dice, knobs.removed))
-    change = books.value[forced] if forced >= 0 else 0.0
-    for i in range(hand.count[0]):
-        change -= books.value[hand.out[i]]
-    sort_pool(books, board, guide, hand)
-    rule = roll(dice, 4)
-    for i in range(hand.count[1]):
-        if insert(books, board, hand.pool[i], rule, guide.total, knobs.blink):
-            change += books.value[hand.pool[i]]
+        slot = choose_slot(board)
+        ruin(books, board, near, memory, slot, -1, 1 + roll(dice, knobs.removed))
+    begin, end = slot, slot + 1
+    out = memory.count[0]
+    for i in range(out):
+        if memory.start[i] >= 0:
+            begin = min(begin, memory.start[i])
+            end = max(end, memory.start[i] + books.duration[memory.who[i]])
+    begin, end = max(0, begin - 1), min(len(board.room), end + 1)
+    rule = roll(dice, RULES)
+    if row >= 0:
+        fill(books, board, near, guide, memory, begin, end, row, rule)
+    elif kind >= knobs.wanting:
+        # At the slot itself first: there the hole is deepest.
+        fill(books, board, near, guide, memory, slot, slot + 1, -1, rule)
+    fill(books, board, near, guide, memory, begin, end, -1, rule)
+    for i in range(out):
+        j = memory.who[i]
+        if board.start[j] >= 0:
+            continue
+        if books.gpus[j] == WHOLE:
+            start, row = whole_start(books, board, j, roll(dice, 4), guide.total), -1
+        else:
+            start, row = part_place(books, board, j, guide.total, 1)
+        if start >= 0:
+            bring(books, board, near, memory, j, start, row)
+    change = 0.0
+    for i in range(memory.count[0]):
+        now, then = board.start[memory.who[i]] >= 0, memory.start[i] >= 0
+        if now and not then:
+            change += books.value[memory.who[i]]
+        elif then and not now:
+            change -= books.value[memory.who[i]]
     if change < 0 and chance(dice) >= np.exp(change / heat):
-        undo(books, board, hand, forced)
+        undo(books, board, near, memory)
         return 0.0
-    if forced >= 0:
-        shift(near, forced, True)
-    for i in range(hand.count[0]):
-        if board.start[hand.out[i]] < 0:
-            shift(near, hand.out[i], False)
-            hand.out_start[i] = -2
-    for i in range(hand.count[1]):
-        j = hand.pool[i]
-        if board.start[j] >= 0 and near.at[near.pair_first[j]] < near.first[near.low[j]] + near.waits[near.low[j]]:
-            shift(near, j, True)
     return change
 
 
@@ -320,13 +239,14 @@ def improve(
     value: float, best: float, best_start: Ints, best_row: Ints,
 ) -> tuple[float, float]:  # fmt: skip
     """Some turns at one heat; returns the value now and the best, whose places are in best_start, best_row."""
-    most = max(32, knobs.removed)
-    hand = Hand(
-        np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int32),
-        np.empty(most + knobs.added + 1, np.int32), np.empty(most + knobs.added + 1), np.zeros(2, np.int64),
+    count = len(books.value)
+    asked = max(WHOLE, books.nodes.max()) + 1
+    memory = Memory(
+        np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.int32),
+        np.zeros(count, np.int64), np.zeros(2, np.int64), np.empty(asked, np.int32), np.empty(asked, np.int32),
     )  # fmt: skip
     for turn in range(turns):
-        value += turn_once(books, board, near, guide, knobs, hand, heat)
+        value += turn_once(books, board, near, guide, knobs, memory, heat)
         if value > best + 1e-6 and ((turn & 255) == 0 or turn == turns - 1):
             best = value
             best_start[:] = board.start

@@ -25,6 +25,7 @@ class Books(NamedTuple):
     earliest: Ints
     last: Ints
     value: Floats
+    card: NDArray[np.int32]  # nodes, gpus, duration, earliest, last of each again, on one line of the cache
 
 
 class Board(NamedTuple):
