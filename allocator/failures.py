@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from allocator import outbox, repairs
@@ -114,7 +114,7 @@ def _failed(session: Session, cluster: Cluster, now: datetime, after: timedelta)
             Node.state.in_(FAILED),
             Node.id.in_(booked),
             # without an event it was never seen working
-            func.coalesce(since.c.at, Node.seen_at - after) <= now - after,
+            or_(since.c.at.is_(None), since.c.at <= now - after),
         )
         .order_by(Node.name)
     )

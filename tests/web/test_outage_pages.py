@@ -1,0 +1,230 @@
+"""The operator's pages about outages and repairs, and the page on which people answer a move."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import select
+
+from allocator.actors import Role
+from allocator.models import Booking, BookingMove, Cluster, Node, NodeSlot, Outage, OutboxItem, Repair
+from allocator.states import BookingState, MoveState, OutageState, RepairState
+from config.clock import utcnow
+from tests import factories
+from tests.browsing import Site, hidden_fields, submit, text_of
+from tests.outage_pages import make_outage_scene
+
+
+@dataclass(frozen=True)
+class World:
+    site: Site
+    ids: dict[str, int]
+    operator: FlaskClient
+    owner: FlaskClient
+
+
+@pytest.fixture
+def world(site: Site) -> World:
+    with site.data() as data:
+        scene = make_outage_scene(data, utcnow())
+        ids = scene.fill(2)
+        people = scene.operator, scene.owner
+    return World(site, ids, site.browser_of(people[0]), site.browser_of(people[1]))
+
+
+def test_planning_publishing_and_calling_off(world: World) -> None:
+    start = (utcnow() + timedelta(days=25, hours=5)).strftime("%Y-%m-%dT10:00")
+    end = (utcnow() + timedelta(days=25, hours=5)).strftime("%Y-%m-%dT18:00")
+    path = "/clusters/grid/outages/new"
+    plan = {
+        "kind": "maintenance",
+        "nodes": "grid[001-002]",
+        "starts_at": start,
+        "ends_at": end,
+        "reason": "Cables.",
+    }
+    made = submit(world.operator, path, plan)
+    assert made.status_code == 303, text_of(made)
+    page = world.operator.get(made.location)
+    assert "Nothing is booked there at that time" in text_of(page)
+    assert "Draft" in text_of(page)
+    done = submit(world.operator, f"{made.location}/publish?variant=fewest_moves", {})
+    assert done.status_code == 303, text_of(done)
+    assert "Published" in text_of(world.operator.get(made.location))
+    off = submit(world.operator, f"{made.location}/call-off", {"reason": "The cables did not come."})
+    assert off.status_code == 303
+    assert "The cables did not come." in text_of(world.operator.get(made.location))
+
+
+def test_both_ways_stand_side_by_side_with_who_is_affected(world: World) -> None:
+    page = world.operator.get("/outages/{outage}".format(**world.ids))
+    text = text_of(page)
+    assert "Whom it moves" in text
+    assert "Bookings that move" in text
+    assert "Speech recognition for village schools" in text
+    assert re.search(r"\d+ (days?|hours?).* (later|earlier)", text)
+
+
+def test_what_was_decided_stands_on_the_page(world: World) -> None:
+    text = text_of(world.operator.get("/outages/{published}".format(**world.ids)))
+    assert "What it moved" in text
+    assert "Published" in text
+
+
+def test_a_world_that_changed_is_told_and_nothing_published(world: World) -> None:
+    address = "/outages/{outage}".format(**world.ids)
+    fields = hidden_fields(world.operator.get(f"{address}/publish?variant=fewest_moves"))
+    with world.site.data() as data:
+        outage = data.get_one(Outage, world.ids["outage"])
+        booking = data.scalars(
+            select(Booking)
+            .join(NodeSlot)
+            .where(NodeSlot.node_id == outage.nodes[0].node_id, Booking.starts_at == outage.starts_at)
+        ).one()
+        booking.no_show_warned_at = utcnow()
+    variant = {"variant": "fewest_moves"}
+    answer = world.operator.post(f"{address}/publish", data=fields | variant)
+    assert answer.status_code == 409
+    assert "have changed since this repair was worked out" in text_of(answer)
+    again = submit(world.operator, address, {}, action=f"{address}/prepare")
+    assert again.status_code == 303
+    done = submit(world.operator, f"{address}/publish?variant=fewest_moves", variant)
+    assert done.status_code == 303, text_of(done)
+    with world.site.data() as data:
+        assert data.get_one(Outage, world.ids["outage"]).state is OutageState.PUBLISHED
+
+
+def test_a_repair_is_applied_with_a_reason(world: World) -> None:
+    address = "/repairs/{repair}".format(**world.ids)
+    page = text_of(world.operator.get(address))
+    assert "Nodes do not work" in page
+    assert "grid004" in page
+    empty = submit(world.operator, f"{address}/apply?variant=fewest_drops", {"reason": ""})
+    assert empty.status_code == 422
+    done = submit(
+        world.operator, f"{address}/apply?variant=fewest_drops", {"reason": "A power supply failed."}
+    )
+    assert done.status_code == 303, text_of(done)
+    with world.site.data() as data:
+        assert data.get_one(Repair, world.ids["repair"]).state is RepairState.APPLIED
+        letters = data.scalars(select(OutboxItem.letter)).all()
+    assert "repair_proposed" in letters
+
+
+def test_another_date_works_it_out_again(world: World) -> None:
+    address = "/repairs/{repair}".format(**world.ids)
+    until = (utcnow() + timedelta(days=8)).strftime("%Y-%m-%dT10:00")
+    made = submit(world.operator, address, {"until": until}, action=f"{address}/again")
+    assert made.status_code == 303, text_of(made)
+    assert made.location != address
+    assert "Taken to be back on" in text_of(world.operator.get(made.location))
+    assert "Given up" in text_of(world.operator.get(address))
+
+
+def test_leaving_the_bookings_as_they_are(world: World) -> None:
+    address = "/repairs/{repair}".format(**world.ids)
+    done = submit(world.operator, f"{address}/discard", {"reason": "It is up again."})
+    assert done.status_code == 303
+    with world.site.data() as data:
+        assert data.get_one(Repair, world.ids["repair"]).state is RepairState.DISCARDED
+
+
+def test_who_was_moved_agrees(world: World) -> None:
+    address = "/moves/{move}".format(**world.ids)
+    text = text_of(world.owner.get(address))
+    assert "The reason: New firmware for the switches." in text
+    done = submit(world.owner, address, {}, action=f"{address}/accept")
+    assert done.status_code == 303
+    assert "Accepted" in text_of(world.owner.get(address))
+
+
+def test_who_was_moved_chooses_another_time(world: World) -> None:
+    address = "/moves/{move}".format(**world.ids)
+    start = (utcnow() + timedelta(days=16)).strftime("%Y-%m-%dT10:00")
+    done = submit(world.owner, address, {"starts_at": start}, action=f"{address}/choose")
+    assert done.status_code == 303, text_of(done)
+    with world.site.data() as data:
+        moved = data.get_one(BookingMove, world.ids["move"])
+        assert moved.state is MoveState.CHANGED
+        assert moved.booking.starts_at.strftime("%H:%M") == "05:00"
+    late = submit(world.owner, address, {}, action=f"{address}/accept")
+    assert late.status_code == 409
+
+
+def test_who_was_moved_has_the_hours_back(world: World) -> None:
+    address = "/moves/{move}".format(**world.ids)
+    done = submit(world.owner, f"{address}/refund", {})
+    assert done.status_code == 303, text_of(done)
+    with world.site.data() as data:
+        moved = data.get_one(BookingMove, world.ids["move"])
+        assert (moved.state, moved.booking.state) == (MoveState.REFUNDED, BookingState.CANCELLED)
+
+
+def test_a_stranger_learns_nothing_of_a_move(world: World) -> None:
+    with world.site.data() as data:
+        stranger = factories.person(data)
+    browser = world.site.browser_of(stranger)
+    assert browser.get("/moves/{move}".format(**world.ids)).status_code == 404
+
+
+def test_pinning_and_moving_by_hand(world: World) -> None:
+    booking = "/bookings/{moved}".format(**world.ids)
+    pinned = submit(world.operator, f"{booking}/pin", {"reason": "A minister comes."})
+    assert pinned.status_code == 303, text_of(pinned)
+    start = (utcnow() + timedelta(days=17)).strftime("%Y-%m-%dT10:00")
+    wrong = submit(
+        world.operator, f"{booking}/place", {"starts_at": start, "nodes": "nowhere", "reason": "Why."}
+    )
+    assert wrong.status_code == 422
+    done = submit(
+        world.operator, f"{booking}/place", {"starts_at": start, "nodes": "grid002", "reason": "Why."}
+    )
+    assert done.status_code == 303, text_of(done)
+    with world.site.data() as data:
+        row = data.get_one(Booking, world.ids["moved"])
+        assert ([slot.node.name for slot in row.slots], row.pin) == (["grid002"], "A minister comes.")
+        assert row.moves[-1].reason == "Why."
+
+
+def test_capacity_over_time(world: World) -> None:
+    base = "/clusters/grid/capacity"
+    assert "new1" in text_of(world.operator.get(base))
+    day = (utcnow() + timedelta(days=35)).strftime("%Y-%m-%dT10:00")
+    coming = {"names": "big[01-03]", "partition": "gpu", "gpu_type": "h200", "gpus": "8", "joins_at": day}
+    assert submit(world.operator, f"{base}/announce", coming).status_code == 303
+    assert submit(world.operator, f"{base}/announce", coming).status_code == 422
+    made = submit(world.operator, f"{base}/leave", {"nodes": "grid004", "leaves_at": day})
+    assert made.status_code == 303
+    applied = submit(
+        world.operator, f"{made.location}/apply?variant=fewest_moves", {"reason": "It goes to another site."}
+    )
+    assert applied.status_code == 303, text_of(applied)
+    frozen = submit(world.operator, f"{base}/freeze", {"until": day, "reason": "A visit."})
+    assert frozen.status_code == 303
+    assert "The plan is frozen" in text_of(world.operator.get(base))
+    with world.site.data() as data:
+        node = data.scalars(select(Node).where(Node.name == "grid004")).one()
+        assert node.leaves_at is not None
+        assert data.scalars(select(Cluster).where(Cluster.slug == "grid")).one().frozen_until is not None
+        node_id = node.id
+    assert submit(world.operator, base, {}, action=f"/nodes/{node_id}/stay").status_code == 303
+    joined = submit(world.operator, f"/nodes/{world.ids['node']}/join", {"joins_at": day})
+    assert joined.status_code == 303
+    gone = submit(world.operator, f"/nodes/{world.ids['node']}/withdraw", {"reason": "Not bought."})
+    assert gone.status_code == 303
+    assert "not announced any more" in text_of(world.operator.get(base))
+    assert "new1" not in text_of(world.operator.get(base))
+
+
+def test_lists_say_when_there_is_nothing(site: Site) -> None:
+    with site.data() as data:
+        operator = factories.person(data, roles=[Role.OPERATOR])
+        factories.cluster(data)
+    browser = site.browser_of(operator)
+    assert "No outage is planned" in text_of(browser.get("/outages"))
+    assert "No repair has been needed" in text_of(browser.get("/repairs"))
+    assert "No node is announced" in text_of(browser.get("/clusters/alem/capacity"))
