@@ -1,6 +1,6 @@
 """Who is told what about a booking: the one who made it, and the applicant whose quota it spends."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -25,6 +25,21 @@ def planned(session: Session, booking: Booking, *, now: datetime) -> None:
         raise ValueError("only a flexible booking is planned")
     window = {"earliest_at": _local(booking.earliest_at), "latest_at": _local(booking.latest_at)}
     _post(session, "booking_planned", booking, window, now)
+
+
+def changed(session: Session, booking: Booking, by: Actor, *, now: datetime) -> None:
+    """It was made longer or shorter or has another time; who did that needs no letter about it."""
+    _post(session, "booking_changed", booking, {}, now, but=by.person_id)
+
+
+def no_show_warning(session: Session, booking: Booking, until: datetime, *, now: datetime) -> None:
+    """Nothing runs in it: until when that may go on."""
+    _post(session, "booking_no_show_warning", booking, {"until": _local(until)}, now)
+
+
+def no_show_released(session: Session, booking: Booking, given_back: int, *, now: datetime) -> None:
+    """Nothing ran in it, and the rest of it is given back."""
+    _post(session, "booking_no_show_released", booking, {"given_back": _hours(given_back)}, now)
 
 
 def cancelled(session: Session, booking: Booking, given_back: int, by: Actor, *, now: datetime) -> None:
@@ -63,6 +78,29 @@ def _of(move: BookingMove) -> dict[str, str]:
         "from_ends_at": _local(move.from_ends_at),
         "reason": move.reason,
         "answer_until": _local(move.answer_until),
+    }
+
+
+def series_booked(session: Session, bookings: Sequence[Booking], *, now: datetime) -> None:
+    """One letter for all dates of a series."""
+    _post(session, "series_booked", bookings[0], _all(bookings), now)
+
+
+def series_cancelled(
+    session: Session, bookings: Sequence[Booking], given_back: int, by: Actor, *, now: datetime
+) -> None:
+    """The coming dates of a series were given back."""
+    details = {**_all(bookings), "given_back": _hours(given_back)}
+    _post(session, "series_cancelled", bookings[0], details, now, but=by.person_id)
+
+
+def _all(bookings: Sequence[Booking]) -> dict[str, str]:
+    return {
+        "count": str(len(bookings)),
+        "series": str(bookings[0].series_id),
+        "first": _local(bookings[0].starts_at),
+        "last": _local(bookings[-1].ends_at),
+        "all_gpu_hours": _hours(sum(booking.gpu_seconds for booking in bookings)),
     }
 
 

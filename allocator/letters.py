@@ -166,6 +166,53 @@ LETTERS: Mapping[str, Letter] = {
         ),
         path="/bookings/%(booking)s",
     ),
+    "series_booked": Letter(
+        N_("Your series of bookings from %(first)s"),
+        N_(
+            "Booked on %(cluster)s: %(shape)s GPUs, from %(first)s to %(last)s, Astana and Almaty time.\n"
+            "Bookings in the series: %(count)s, %(all_gpu_hours)s GPU-hours in all.\n"
+            "Each can be changed or given back by itself. This page shows them:"
+        ),
+        path="/series/%(series)s",
+    ),
+    "series_cancelled": Letter(
+        N_("Bookings of a series were given back"),
+        N_(
+            "Bookings of %(shape)s GPUs on %(cluster)s from %(first)s to %(last)s were given back.\n"
+            "Bookings that ended by it: %(count)s. In the quota again: %(given_back)s GPU-hours. "
+            "The page says who did it and why:"
+        ),
+        path="/series/%(series)s",
+    ),
+    "booking_changed": Letter(
+        N_("Booking %(booking)s has another time"),
+        N_(
+            "The booking of %(shape)s GPUs on %(cluster)s was changed.\n"
+            "It is now from %(starts_at)s to %(ends_at)s, Astana and Almaty time, "
+            "%(gpu_hours)s GPU-hours. The page says who did it:"
+        ),
+        path="/bookings/%(booking)s",
+    ),
+    "booking_no_show_warning": Letter(
+        N_("Nothing runs in booking %(booking)s"),
+        N_(
+            "Your booking of %(shape)s GPUs on %(cluster)s began on %(starts_at)s, and no job ran in it.\n"
+            "If none runs until %(until)s, the rest of it is given back, so that others can use the GPUs.\n"
+            "Next step: start a job in it, or give it back if you do not need it. "
+            "This page shows the command to start jobs with:"
+        ),
+        path="/bookings/%(booking)s",
+    ),
+    "booking_no_show_released": Letter(
+        N_("The rest of booking %(booking)s was given back"),
+        N_(
+            "No job ran in your booking of %(shape)s GPUs on %(cluster)s from %(starts_at)s, "
+            "and it has ended, as we had warned you.\n"
+            "%(given_back)s GPU-hours are in the quota again; the time that had passed stays charged.\n"
+            "Next step: book again when you are ready."
+        ),
+        path="/bookings/%(booking)s",
+    ),
     "booking_cancelled": Letter(
         N_("Booking %(booking)s was given back"),
         N_(

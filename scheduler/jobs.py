@@ -17,10 +17,10 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import delete
 from sqlalchemy.exc import DBAPIError
 
-from allocator import bookings, periods, quotas, reclaim, sign_in
+from allocator import bookings, no_shows, periods, quotas, reclaim, sign_in
 from allocator.db import Database
 from allocator.models import SubmittedForm
-from allocator.policy import Policy, load_policy
+from allocator.policy import BookingRules, Policy, load_policy
 from config.clock import utcnow
 from config.errors import KezekError
 from config.i18n import N_
@@ -59,6 +59,7 @@ def make_jobs(database: Database, settings: Settings, go_on: GoOn) -> list[Job]:
     jobs = [job for cluster in settings.clusters for job in _cluster_jobs(database, settings, cluster, go_on)]
     jobs.append(Job("expiry", settings.expiry_seconds, partial(expire, database)))
     policy = load_policy(settings.policy_file)
+    jobs.append(Job("no-shows", settings.expiry_seconds, partial(watch_no_shows, database, policy.bookings)))
     jobs.append(Job("periods", settings.expiry_seconds, partial(watch_periods, database, policy)))
     send = partial(outbox.send_due, database, settings, go_on=go_on)
     jobs.append(Job("outbox", settings.outbox_seconds, send))
@@ -105,7 +106,7 @@ def _until(end: float, go_on: GoOn) -> bool:
 
 
 def expire(database: Database, now: datetime) -> dict[str, int]:
-    """Let time pass: bookings start and end, quotas expire, what only served for a while is forgotten."""
+    """Let time pass: bookings start and end, offers lapse, quotas expire, what is old is forgotten."""
     counts = {"bookings": 0, "quotas": 0, "forgotten": 0}
     # Each use case takes a batch at most, so that no transaction holds the chain of events for long.
     for _ in range(MOST_ROUNDS):
@@ -122,6 +123,15 @@ def expire(database: Database, now: datetime) -> dict[str, int]:
         old = delete(SubmittedForm).where(SubmittedForm.at < now - FORMS_KEPT)
         counts["forgotten"] += session.execute(old).rowcount  # type: ignore[attr-defined]
     return counts
+
+
+def watch_no_shows(database: Database, rules: BookingRules, now: datetime) -> dict[str, int]:
+    """Release bookings that were warned and still run nothing, then warn those that run nothing yet."""
+    with database.transaction() as session:
+        released = no_shows.release_due(session, rules=rules, now=now)
+    with database.transaction() as session:
+        warned = no_shows.warn_due(session, rules=rules, now=now)
+    return {"released": released, "warned": warned}
 
 
 def watch_periods(database: Database, policy: Policy, now: datetime) -> dict[str, int]:

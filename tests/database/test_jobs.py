@@ -178,7 +178,15 @@ def test_every_job_of_a_site_runs(database_url: str, tmp_path: Path) -> None:
     database = Database(database_url)
     with database.reader() as session:
         names = set(session.scalars(select(JobHealth.name)))
-        assert names == {"inventory:alem", "reconcile:alem", "usage:alem", "expiry", "periods", "outbox"}
+        assert names == {
+            "inventory:alem",
+            "reconcile:alem",
+            "usage:alem",
+            "expiry",
+            "no-shows",
+            "periods",
+            "outbox",
+        }
         assert session.scalar(select(Cluster.usage_read_until)) is not None
         assert len(session.scalars(select(Node)).all()) == 4
     database.dispose()
