@@ -2,5 +2,22 @@
 
 from .demand import Asked, BadDemand, Demand, Pin, by_pool
 from .plan import Moment, Plan, plan
+from .repair import Change, Drop, Move, Repair, Variant, Why, repair
 
-__all__ = ["Asked", "BadDemand", "Demand", "Moment", "Pin", "Plan", "by_pool", "plan"]
+__all__ = [
+    "Asked",
+    "BadDemand",
+    "Change",
+    "Demand",
+    "Drop",
+    "Moment",
+    "Move",
+    "Pin",
+    "Plan",
+    "Repair",
+    "Variant",
+    "Why",
+    "by_pool",
+    "plan",
+    "repair",
+]

@@ -6,18 +6,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .board import Ground
+from .calendar import Calendar
 from .demand import GPUS_PER_NODE, Demand
 from .kernels import binding as kernel
-from .kernels.state import Board, Books
+from .kernels.state import NOWHERE, Board, Books
 
 Names = list[list[int]]
 
 
-def bind(demand: Demand, books: Books, board: Board, ground: Ground) -> tuple[Names, list[int]]:
+def bind(
+    demand: Demand, books: Books, board: Board, ground: Ground, old: Names | None = None
+) -> tuple[Names, list[int]]:
     """Nodes of every booking, and the placed bookings that found none.
 
     With the same capacity on all nodes everything is bound (an interval graph is perfect). Around maintenance
     and bookings pinned in the middle the sweep may fail for a few; those are tried again elsewhere.
+    old: nodes that bookings had, kept where they can be.
     """
     placed = np.flatnonzero(board.start >= 0)
     whole = placed[books.gpus[placed] == GPUS_PER_NODE]
@@ -34,7 +38,13 @@ def bind(demand: Demand, books: Books, board: Board, ground: Ground) -> tuple[Na
     start = np.concatenate([board.start[whole], begins[loose]]).astype(np.int32)
     end = np.concatenate([board.start[whole] + books.duration[whole], ends[loose]]).astype(np.int32)
     wanted = np.concatenate([books.nodes[whole], np.ones(len(loose), np.int32)]).astype(np.int32)
-    offset, names = _colour(demand, start, end, wanted, base)
+    had = [old[j] for j in whole] if old else None
+    if old and had is not None:
+        of_parts: Names = [[] for _ in range(len(begins))]
+        for j in parts:
+            of_parts[segment[j]] = of_parts[segment[j]] or old[j]
+        had += [of_parts[one] for one in loose]
+    offset, names = _colour(demand, start, end, wanted, base, had)
     assigned: Names = [[] for _ in range(len(demand))]
     for place, j in enumerate(whole):
         if offset[place] >= 0:
@@ -57,12 +67,40 @@ def _colour(
     end: NDArray[np.int32],
     wanted: NDArray[np.int32],
     base: NDArray[np.int8],
+    had: Names | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     group = np.asarray(demand.groups or np.zeros(demand.nodes_total), np.int32)
     until = kernel.next_blocked(base)
     # The longest first of those that start together, as they are the hardest to please.
     order = np.lexsort((-end, start))
-    offset, names = kernel.colour(order, start, end, wanted, until, group, True)
-    if (offset < 0).any() and group.any():
-        offset, names = kernel.colour(order, start, end, wanted, until, group, False)
+    first = np.zeros(len(start) + 1, np.int64)
+    kept = np.zeros(0, np.int32)
+    if had is not None:
+        first[1:] = np.cumsum([len(one) for one in had])
+        kept = np.array([node for one in had for node in one], np.int32)
+    offset, names = kernel.colour(order, start, end, wanted, until, group, True, first, kept)
+    if (offset < 0).any():
+        # Nothing but fitting counts now: no leaf, no old names.
+        flat = np.zeros(demand.nodes_total, np.int32)
+        again = kernel.colour(order, start, end, wanted, until, flat, False, first * 0, kept[:0])
+        if (again[0] < 0).sum() < (offset < 0).sum():
+            offset, names = again
     return offset, names
+
+
+def rescue(demand: Demand, books: Books, board: Board, assigned: Names, unbound: list[int]) -> None:
+    """What found no names where it stood gets the first place with names in its window, or none."""
+    if not unbound:
+        return
+    for j in unbound:
+        board.start[j] = NOWHERE
+    calendar = Calendar(demand.nodes_total, demand.slots, demand.capacity)
+    for j in np.flatnonzero(board.start >= 0).tolist():
+        calendar.place(assigned[j], int(books.gpus[j]), int(board.start[j]), int(books.duration[j]))
+    for j in sorted(unbound, key=lambda j: -float(books.value[j])):
+        end = int(books.last[j] + books.duration[j])
+        opening = calendar.book(
+            int(books.nodes[j]), int(books.gpus[j]), int(books.duration[j]), int(books.earliest[j]), end
+        )
+        if opening:
+            board.start[j], assigned[j] = opening.start, list(opening.nodes)

@@ -72,13 +72,17 @@ def board_of(demand: Demand, books: Books, ground: Ground, seed: int) -> Board:
     return board
 
 
-def near_of(demand: Demand, books: Books, start: NDArray[np.int32], width: int) -> Near:
-    """Buckets of slots with the bookings that may be moved there; what is pinned is in none."""
+def near_of(
+    demand: Demand, books: Books, start: NDArray[np.int32], width: int, leave_out: NDArray[np.int64] | None = None
+) -> Near:
+    """Buckets of slots with the bookings that may be moved there; what is pinned or left out is in none."""
     end = books.last + books.duration
     low, high = books.earliest // width, np.maximum(end - 1, books.earliest) // width
     count = high - low + 1
     count[books.last < books.earliest] = 0
     count[list(demand.pinned)] = 0
+    if leave_out is not None:
+        count[leave_out] = 0
     buckets = -(-demand.slots // width)
     pair_first = np.cumsum(count) - count
     who = np.repeat(np.arange(len(demand)), count)

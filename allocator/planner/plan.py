@@ -39,6 +39,7 @@ class Plan:
     price: NDArray[np.float64]
     history: tuple[Moment, ...]
     iterations: int
+    demand: Demand
 
     @property
     def gap(self) -> float:

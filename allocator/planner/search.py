@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .binding import bind
+from .binding import bind, rescue
 from .board import board_of, books_of, ground_of, guide_of, near_of
 from .bound import dual
 from .demand import Demand
 from .kernels import placing
 from .kernels.improving import Knobs, improve
-from .kernels.state import NOWHERE, take
 from .plan import Moment, Plan
 
 HOT, COLD = 0.005, 0.0005  # heat as a part of a booking's mean value
@@ -80,9 +79,9 @@ class Search:
     def _finish(self) -> Plan:
         board = self.board._replace(start=self.best_start, row=self.best_row)
         assigned, unbound = bind(self.demand, self.books, board, self.ground)
+        rescue(self.demand, self.books, board, assigned, unbound)
         start = board.start.copy()
-        start[unbound] = NOWHERE
         value = float(self.books.value[start >= 0].sum())
         return Plan(
-            start, assigned, value, self.bound.value, self.bound.price, tuple(self.history), self.iterations
+            start, assigned, value, self.bound.value, self.bound.price, tuple(self.history), self.iterations, self.demand,
         )

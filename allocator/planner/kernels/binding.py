@@ -52,7 +52,8 @@ def next_blocked(base: NDArray[np.int8]) -> Ints:
 
 @compiled
 def colour(
-    order: NDArray[np.int64], start: Ints, end: Ints, wanted: Ints, until: Ints, group: Ints, loose: bool
+    order: NDArray[np.int64], start: Ints, end: Ints, wanted: Ints, until: Ints, group: Ints, loose: bool,
+    first: NDArray[np.int64], had: Ints,
 ) -> tuple[NDArray[np.int64], Ints]:
     """Give every item its nodes: offsets (-1: none found) into a list of nodes, and that list.
 
@@ -77,12 +78,22 @@ def colour(
                 size[group[node]] += 1
         if n < k:
             continue
+        offset[item] = used
+        before = used
+        for i in range(first[item], first[item + 1]):
+            node = had[i]
+            if used - before < k and taken[node] <= s and until[node, s] >= e:
+                names[used] = node
+                taken[node] = e
+                used += 1
+                for h in range(n):
+                    if able[h] == node:
+                        able[h] = -1
         leaf = -1
         for g in range(groups):
             if size[g] >= k and (leaf < 0 or size[g] < size[leaf]):
                 leaf = g
-        offset[item] = used
-        for _ in range(k):
+        for _ in range(k - (used - before)):
             best, rank = -1, np.int64(1) << 60
             for i in range(n):
                 node = able[i]

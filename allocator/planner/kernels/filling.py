@@ -193,3 +193,11 @@ def fill(
             while spare > 0 and fill_once(books, board, near, guide, memory, slot, row, rule) >= 0:
                 spare = board.room[slot] if row < 0 else np.int32(board.free[row, slot])
         before = spare
+
+
+def new_memory(books: Books) -> Memory:
+    """Room to remember every booking once."""
+    count, asked = len(books.value), max(WHOLE, int(books.nodes.max(initial=1))) + 1
+    who, start, row = (np.empty(count, np.int32) for _ in range(3))
+    left, right = np.empty(asked, np.int32), np.empty(asked, np.int32)
+    return Memory(who, start, row, np.zeros(count, np.int64), np.zeros(2, np.int64), left, right)
