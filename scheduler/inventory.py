@@ -6,9 +6,10 @@ from datetime import datetime
 
 from sqlalchemy import select, update
 
-from allocator import capacity, problems
+from allocator import capacity, failures, problems
 from allocator.db import Database
 from allocator.models import Cluster, NodeState
+from allocator.policy import BookingRules
 from config.settings import Settings
 from scheduler.clusters import base
 from scheduler.clusters.base import Capability, ClusterError, Health
@@ -45,6 +46,13 @@ def take(database: Database, cluster: base.Cluster, now: datetime, whole_nodes: 
         row.shares_nodes, row.reserves_gpus = not whole_nodes, reserves_gpus
         capacity.save_nodes(session, row, [_seen(node) for node in nodes], now)
     return len(nodes)
+
+
+def watch(database: Database, slug: str, rules: BookingRules, now: datetime) -> int:
+    """Propose repairs when nodes have failed for more than a moment; returns how many are new."""
+    with database.transaction() as session:
+        row = session.scalar(select(Cluster).where(Cluster.slug == slug))
+        return failures.watch(session, row, rules=rules, now=now) if row is not None else 0
 
 
 def _healthy(health: Health, now: datetime) -> dict[str, object]:

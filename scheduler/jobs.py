@@ -17,7 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import delete
 from sqlalchemy.exc import DBAPIError
 
-from allocator import bookings, no_shows, periods, quotas, reclaim, sign_in
+from allocator import bookings, no_shows, outages, periods, quotas, reclaim, sign_in
 from allocator.db import Database
 from allocator.models import SubmittedForm
 from allocator.policy import BookingRules, Policy, load_policy
@@ -70,7 +70,7 @@ def _cluster_jobs(
     database: Database, settings: Settings, cluster_settings: ClusterSettings, go_on: GoOn
 ) -> Iterator[Job]:
     slug = cluster_settings.slug
-    materialise = load_policy(settings.policy_file).bookings.materialise
+    rules = load_policy(settings.policy_file).bookings
 
     @cache
     def cluster() -> Cluster:
@@ -79,12 +79,13 @@ def _cluster_jobs(
 
     def look(now: datetime) -> Mapping[str, int]:
         inventory.declare(database, settings, now)
-        return {"nodes": inventory.take(database, cluster(), now, cluster_settings.whole_nodes)}
+        nodes = inventory.take(database, cluster(), now, cluster_settings.whole_nodes)
+        return {"nodes": nodes, "repairs": inventory.watch(database, slug, rules, now)}
 
     def correct(now: datetime) -> Mapping[str, int]:
         end = monotonic() + RECONCILE_SECONDS
         may = partial(_until, end, go_on)
-        outcome = reconcile(database, cluster(), materialise, now, may)
+        outcome = reconcile(database, cluster(), rules.materialise, now, may)
         if outcome.failures:
             name, error = next(iter(outcome.failures.items()))
             details = {"count": len(outcome.failures), "name": name, "problem": str(error)}
@@ -107,7 +108,7 @@ def _until(end: float, go_on: GoOn) -> bool:
 
 def expire(database: Database, now: datetime) -> dict[str, int]:
     """Let time pass: bookings start and end, offers lapse, quotas expire, what is old is forgotten."""
-    counts = {"bookings": 0, "quotas": 0, "forgotten": 0}
+    counts = {"bookings": 0, "quotas": 0, "outages": 0, "forgotten": 0}
     # Each use case takes a batch at most, so that no transaction holds the chain of events for long.
     for _ in range(MOST_ROUNDS):
         with database.transaction() as session:
@@ -115,8 +116,11 @@ def expire(database: Database, now: datetime) -> dict[str, int]:
         with database.transaction() as session:
             expired = quotas.expire_due(session, now)
         counts["bookings"] += moved
+        with database.transaction() as session:
+            ended = outages.end_due(session, now)
         counts["quotas"] += expired
-        if not moved and not expired:
+        counts["outages"] += ended
+        if not moved and not expired and not ended:
             break
     with database.transaction() as session:
         counts["forgotten"] = sign_in.forget_old(session, now=now)

@@ -9,7 +9,18 @@ from sqlalchemy.orm import Session
 
 from allocator import failures, outages, phases
 from allocator.actors import Role
-from allocator.models import Booking, BookingMove, Cluster, Node, NodeState, OutageKind, Person, Repair
+from allocator.models import (
+    Booking,
+    BookingMove,
+    Cluster,
+    Node,
+    NodeState,
+    Outage,
+    OutageKind,
+    Person,
+    Quota,
+    Repair,
+)
 from allocator.outages import OutagePlan
 from allocator.policy import load_policy
 from allocator.states import RepairState
@@ -72,7 +83,7 @@ class OutageScene:
             "node": node.id,
         }
 
-    def _outage(self, cluster: Cluster, nodes: list[Node], starts_at: datetime) -> outages.Outage:
+    def _outage(self, cluster: Cluster, nodes: list[Node], starts_at: datetime) -> Outage:
         plan = OutagePlan(
             OutageKind.MAINTENANCE,
             starts_at,
@@ -91,7 +102,7 @@ class OutageScene:
             for node in nodes
         ]
 
-    def _quota(self, cluster: Cluster) -> factories.Quota:
+    def _quota(self, cluster: Cluster) -> Quota:
         application = factories.application(self.session, self.owner, cluster)
         return factories.quota(
             self.session, application, valid_until=self.now + 40 * DAY, valid_from=self.now - DAY
