@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from allocator.models import CalendarFeed, Cluster, Node, NodeSlot, Outage, Person, PlanRun, Quota
+from allocator.models import Booking, CalendarFeed, Cluster, Node, NodeSlot, Outage, Person, PlanRun, Quota
 from allocator.models.outages import OutageKind, OutageNode
-from allocator.states import OutageState
+from allocator.states import BookingState, OutageState
 from allocator.tokens import new_token, token_hash
-from tests.factories import NOW
+from config.clock import utcnow
+from tests.factories import NOW, booking
 
 
 def outage(
@@ -65,6 +66,16 @@ def prices(
         bound=1.0,
     )
     session.add(row)
+    session.flush()
+    return row
+
+
+def held(session: Session, quota: Quota, *, minutes: int = 10, days: int = 28) -> Booking:
+    """An offer that waits for a yes, of one GPU for an hour."""
+    now = utcnow()
+    start = now.replace(minute=0, second=0, microsecond=0) + timedelta(days=days)
+    row = booking(session, quota, starts_at=start, hours=1, gpus_per_node=1, now=now)
+    row.state, row.held_until = BookingState.HELD, now + timedelta(minutes=minutes)
     session.flush()
     return row
 

@@ -66,6 +66,12 @@ class CancelForm(Form):
     version = IntegerField(widget=HiddenInput(), validators=[InputRequired(), NumberRange(1)])
 
 
+class AnswerForm(Form):
+    """A yes or no to what is on the page; `version` is that of the booking on it."""
+
+    version = IntegerField(widget=HiddenInput(), validators=[InputRequired(), NumberRange(1)])
+
+
 class MemberForm(Form):
     """Whom to let use a quota."""
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, time, timedelta
-from decimal import Decimal
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, cast
 
 from flask import Blueprint, render_template, request, url_for
@@ -13,11 +12,12 @@ from flask.typing import ResponseReturnValue
 
 from allocator import calendar_queries, capacity, cluster_queries, outage_queries
 from allocator.authorization import Action, require
+from allocator.booking_checks import grid_of
 from allocator.calendar_queries import Own
 from allocator.capacity import GpuType
 from allocator.models import Cluster, Outage, Quota
 from config.clock import utcnow
-from web import calendar_drawing, calendar_grid, calendar_tables, calendar_words
+from web import calendar_drawing, calendar_grid, calendar_tables, calendar_words, offer_words
 from web.booking_forms import LOCAL
 from web.calendar_drawing import Drawing, Row
 from web.calendar_grid import Cell, Group, NodeLine
@@ -76,7 +76,7 @@ class Pointing:
         if self.asked.stretch.span is Span.MONTH:
             start = self._day_start(edge)
         soonest = self.now + self.rules.lead_time
-        return start if start >= soonest else _next_boundary(soonest, self.rules.boundary)
+        return start if start >= soonest else grid_of(self.rules).ceil(soonest)
 
     def end_of(self, edge: Edge) -> datetime:
         """Where one ends that is to end in the cell: days of booking end where the next ones begin."""
@@ -114,26 +114,13 @@ class Pointing:
             quota_id=quota.id,
             edit=1,
             starts_at=self._local(start),
-            hours=_hours(length),
+            hours=offer_words.hours(length),
             nodes=quota.application.nodes,
             gpus_per_node=quota.application.gpus_per_node,
         )
 
     def _local(self, moment: datetime) -> str:
         return moment.astimezone(self.zone).strftime(LOCAL)
-
-
-def _hours(length: timedelta) -> str:
-    """Hours as the booking form takes them: `24`, `1.5`."""
-    return f"{(Decimal(int(length.total_seconds())) / 3600).normalize():f}"
-
-
-def _next_boundary(moment: datetime, boundary: timedelta) -> datetime:
-    """The next whole multiple of the boundary by the site's clock."""
-    local = moment.astimezone(settings().zone)
-    midnight = datetime.combine(local.date(), time(), settings().zone)
-    steps = -((midnight - local) // boundary)
-    return (midnight + steps * boundary).astimezone(UTC)
 
 
 @dataclass(frozen=True)

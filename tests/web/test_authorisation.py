@@ -106,6 +106,9 @@ TABLE: Mapping[tuple[str, str], str] = {
     ("POST", "/quotas/{quota}/members/{member}/remove"): "iyxnxxxn",
     ("GET", "/quotas/{quota}/book"): "iyynxxxn",
     ("POST", "/quotas/{quota}/book"): "iyynxxxn",
+    ("POST", "/bookings/{held}/accept"): "iyynxxxn",
+    ("POST", "/bookings/{held}/release"): "iyxnyxxn",
+    ("GET", "/bookings/{held}"): "iyynyyyn",
     ("GET", "/bookings"): "iyyyyyyy",
     ("GET", "/bookings/{booking}"): "iyynyyyn",
     ("GET", "/bookings/{booking}/cancel"): "iyxnyxxn",
@@ -228,8 +231,10 @@ class World:
             membership = data.scalars(select(Membership).where(Membership.person_id == member.id)).one()
             events.record(data, SYSTEM, quota, "quota.granted", now=utcnow())
             feed = calendars.feed(data, owner)
+            held = calendars.held(data, quota)
             self.ids = {
                 "feed": feed.id,
+                "held": held.id,
                 "draft": draft.id,
                 "submitted": submitted.id,
                 "quota": quota.id,

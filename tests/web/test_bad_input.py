@@ -121,6 +121,8 @@ FORMS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "gpus_per_node": "8",
         "asap": "",
     },
+    ("owner", "/bookings/{held}/accept"): {"version": "1"},
+    ("owner", "/bookings/{held}/release"): {"version": "1"},
     ("owner", "/bookings/{booking}/cancel"): {"reason": "Not needed.", "version": "1"},
     ("owner", "/account/calendars"): {"quota": "{quota}"},
     ("owner", "/organisations/new"): {

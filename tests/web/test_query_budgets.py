@@ -96,6 +96,7 @@ class Crowd:
         calendars.feed(data, owner, token="a-secret")
         self.ids = {
             "feed": feed.id,
+            "held": calendars.held(data, quota, days=80).id,
             "draft": draft.id,
             "submitted": submitted.id,
             "quota": quota.id,

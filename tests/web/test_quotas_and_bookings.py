@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import func, select
+from werkzeug.test import TestResponse
 
 from allocator.actors import Role
 from allocator.models import Booking, Cluster, JobHealth, JobRecord, NodeSlot, Person, Quota, QuotaMember
@@ -78,78 +79,114 @@ def bookings_of(site: Site) -> list[Booking]:
         return list(session.scalars(select(Booking).order_by(Booking.id)))
 
 
-def test_from_the_form_through_the_quote_to_the_booking(site: Site, project: Project) -> None:
+def held(page: TestResponse) -> dict[str, str]:
+    """The fields of the first time that a page offers to hold."""
+    forms = re.findall(r'<form method="post" action="[^"]*/book">.*?</form>', page.text, flags=re.DOTALL)
+    return dict(re.findall(r'name="([^"]+)" value="([^"]*)"', forms[0]))
+
+
+def test_from_the_form_through_an_offer_to_the_booking(site: Site, project: Project) -> None:
     browser = site.browser_of(project.member)
     form = browser.get(f"{project.path}/book")
     assert "1 600 GPU-hours are available" in text_of(form)
-    quote = browser.get(f"{project.path}/book", query_string=ask(hours="7"))
-    assert quote.status_code == 200
-    assert "56 GPU-hours" in text_of(quote)
-    done = browser.post(f"{project.path}/book", data=hidden_fields(quote))
+    offered = browser.get(f"{project.path}/book", query_string=ask(hours="7"))
+    assert offered.status_code == 200
+    assert "56 GPU-hours" in text_of(offered)
+    assert "Nearest to your wish" in text_of(offered)
+    asked = held(offered) | {"starts_at": ask()["starts_at"]}
+    done = browser.post(f"{project.path}/book", data=asked)
     assert done.status_code == 303
     (booking,) = bookings_of(site)
+    assert booking.state is BookingState.HELD
     assert (booking.starts_at, booking.ends_at) == (TOMORROW, TOMORROW + timedelta(hours=7))
     assert booking.booked_by_id == project.member.id
     page = browser.get(done.location)
-    assert "Being reserved on the cluster" in text_of(page)
-    assert "Booked: 56 GPU-hours" in text_of(page)
+    assert "Held for you until" in text_of(page)
+    assert "9 minutes" in text_of(page)
+    yes = browser.post(f"{done.location}/accept", data=hidden_fields(page))
+    shown = text_of(browser.get(yes.location))
+    assert "Being reserved on the cluster" in shown
+    assert "Booked: 56 GPU-hours" in shown
     again = browser.get(f"{project.path}/book", query_string=ask(hours="7"))
-    assert f"exactly this already Booking {booking.id}" in text_of(again)
-    assert "exactly this already" not in text_of(quote)
+    assert f"exactly this already: Booking {booking.id}" in text_of(again)
+    assert "exactly this already" not in text_of(offered)
 
 
-def test_the_same_form_sent_twice_books_once(site: Site, project: Project) -> None:
+def test_the_same_form_sent_twice_holds_once(site: Site, project: Project) -> None:
     browser = site.browser_of(project.lead)
-    fields = hidden_fields(browser.get(f"{project.path}/book", query_string=ask()))
+    fields = held(browser.get(f"{project.path}/book", query_string=ask()))
     first, second = (browser.post(f"{project.path}/book", data=fields) for _ in range(2))
     assert first.location == second.location
     assert len(bookings_of(site)) == 1
 
 
-def test_when_it_does_not_fit_the_nearest_starts_are_buttons(site: Site, project: Project) -> None:
-    for number in range(4):
-        with site.data() as session:
-            quota = session.get_one(Quota, project.quota)
-            node = sorted(quota.cluster.nodes, key=lambda node: node.name)[number]
-            factories.booking(session, quota, on=[node], starts_at=TOMORROW, hours=10)
+def test_what_is_let_go_is_free_again(site: Site, project: Project) -> None:
+    browser = site.browser_of(project.lead)
+    page = submit(browser, f"{project.path}/book", ask())
+    gone = browser.post(f"{page.location}/release", data=hidden_fields(browser.get(page.location)))
+    assert "edit=1" in gone.location
+    assert f'value="{ask()["starts_at"]}"' in browser.get(gone.location).text
+    assert bookings_of(site)[0].state is BookingState.LAPSED
+
+
+def test_a_late_yes_is_told_that_it_is_late(site: Site, project: Project) -> None:
+    browser = site.browser_of(project.lead)
+    page = submit(browser, f"{project.path}/book", ask())
+    fields = hidden_fields(browser.get(page.location))
+    with site.data() as session:
+        session.get_one(Booking, 1).held_until = NOW - timedelta(hours=1)
+    fields["version"] = str(int(fields["version"]) + 1)
+    late = browser.post(f"{page.location}/accept", data=fields, follow_redirects=True)
+    assert "The time of this offer is over" in text_of(late)
+    assert "The time is over. Ask again" in text_of(late)
+    assert bookings_of(site)[0].state is BookingState.HELD
+
+
+def test_when_it_does_not_fit_the_page_says_why_and_what_would(site: Site, project: Project) -> None:
+    with site.data() as session:
+        cluster = session.get_one(Quota, project.quota).cluster
+        theirs = factories.quota(
+            session, factories.application(session, factories.person(session), cluster), gpu_hours=10**6
+        )
+        start = NOW - timedelta(hours=1)
+        factories.booking(session, theirs, on=cluster.nodes, starts_at=start, hours=24 * 61)
+        first = min(cluster.nodes, key=lambda node: node.name)
+        session.query(NodeSlot).filter_by(node_id=first.id).update({"gpu_to": 6})
     browser = site.browser_of(project.lead)
     answer = browser.get(f"{project.path}/book", query_string=ask(hours="4"))
+    told = text_of(answer)
     assert answer.status_code == 409
-    assert "This does not fit" in text_of(answer)
-    offered = re.findall(r'name="starts_at" value="([^"]+)"', answer.text)
-    local = TOMORROW.astimezone(ZONE)
-    assert offered == [
-        (local - timedelta(hours=4)).strftime(LOCAL),
-        (local + timedelta(hours=10)).strftime(LOCAL),
-    ]
-    assert 'value="4"' in answer.text
-    taken = browser.get(f"{project.path}/book", query_string=ask(hours="4", starts_at=offered[1]))
-    assert taken.status_code == 200
+    assert "At no time of the window are 1 × 8 GPUs free for so long" in told
+    assert "With fewer GPUs" in told
+    fewer = held(answer)
+    assert fewer["gpus_per_node"] == "2"
+    assert browser.post(f"{project.path}/book", data=fewer).status_code == 303
 
 
-def test_capacity_that_goes_between_quote_and_booking_is_said(site: Site, project: Project) -> None:
+def test_capacity_that_goes_between_offer_and_holding_is_said(site: Site, project: Project) -> None:
     browser = site.browser_of(project.lead)
-    fields = hidden_fields(browser.get(f"{project.path}/book", query_string=ask(nodes="4")))
-    add_booking(site, project)
+    fields = held(browser.get(f"{project.path}/book", query_string=ask(nodes="4")))
+    add_booking(site, project, starts_at=NOW, hours=72)
     answer = browser.post(f"{project.path}/book", data=fields)
     assert answer.status_code == 409
-    assert "The same is possible from" in text_of(answer)
+    assert "Somebody was quicker" in text_of(answer)
     assert len(bookings_of(site)) == 1
 
 
 def test_as_soon_as_possible_is_taken_at_its_word(site: Site, project: Project) -> None:
     browser = site.browser_of(project.lead)
     # the form comes with a start filled in; the button means what it says all the same
-    quote = browser.get(f"{project.path}/book", query_string=ask(asap="1"))
-    fields = hidden_fields(quote)
-    assert fields["asap"] == "1"
+    offered = browser.get(f"{project.path}/book", query_string=ask(asap="1"))
+    fields = held(offered)
     assert fields["starts_at"] < (datetime.now(UTC) + timedelta(minutes=62)).astimezone(ZONE).strftime(LOCAL)
-    change = unescape(re.findall(r'href="([^"]+edit=1[^"]*)"', quote.text)[0])
+    change = unescape(re.findall(r'href="([^"]+edit=1[^"]*)"', offered.text)[0])
     assert f'value="{fields["starts_at"]}"' in browser.get(change).text
     # the reader hesitated until the start had gone by
     late = fields | {"starts_at": (NOW - timedelta(hours=1)).astimezone(ZONE).strftime(LOCAL)}
-    assert browser.post(f"{project.path}/book", data=late).status_code == 303
-    assert bookings_of(site)[0].starts_at > NOW
+    answer = browser.post(f"{project.path}/book", data=late)
+    assert answer.status_code == 422
+    assert "This start has passed" in text_of(answer)
+    assert held(answer)["starts_at"] == fields["starts_at"]
 
 
 @pytest.mark.parametrize(
