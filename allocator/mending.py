@@ -7,7 +7,7 @@ person has pinned, or that begins before the cluster is unfrozen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -133,10 +133,11 @@ class Board:
             gpus = self._nodes[loss.node_id].gpus
             self._held[loss.node_id].append((Held(0, gpus, loss.starts_at, loss.ends_at), 0))
 
-    def at(self, claim: Claim, start: datetime) -> Claim | None:
-        """The claim with that start and places for it, or None."""
+    def at(self, claim: Claim, start: datetime, only: Collection[int] | None = None) -> Claim | None:
+        """The claim with that start and places for it (on ``only`` these nodes), or None."""
         end = start + claim.length
-        free = [free_during(node, start, end + claim.gap) for node in self._rows()]
+        rows = (node for node in self._rows() if only is None or node.id in only)
+        free = [free_during(node, start, end + claim.gap) for node in rows]
         places = pick(free, claim.shape, whole=self._whole)
         return replace(claim, starts_at=start, ends_at=end, places=tuple(places)) if places else None
 
@@ -211,21 +212,34 @@ def mend(
 ) -> dict[str, Variant]:
     """Both variants, by name. ``claims`` are all bookings from now on, wherever they lie."""
     lost = hit(claims, losses)
-    stuck = tuple(claim.id for claim in lost if not claim.movable)
     board = Board(nodes, claims, whole, grid)
     ejected = [claim for claim in lost if claim.movable]
     for claim in ejected:
         board.take(claim)
     for loss in losses:
         board.close(loss)
-    before = {claim.id: claim for claim in claims}
     dropped = _insert(board, ejected)
-    fewest_moves = Variant(tuple(_changes(before, board, dropped, {})), stuck)
-    saved = _make_room(board, before, dropped)
-    saved = {who: whom for who, whom in saved.items() if before[who] not in lost}
+    fewest_moves = variant_of(claims, board, dropped, losses)
+    saved = _make_room(board, {claim.id: claim for claim in claims}, dropped)
     left = [claim for claim in dropped if claim.id not in board.claims]
-    fewest_drops = Variant(tuple(_changes(before, board, left, saved)), stuck)
+    fewest_drops = variant_of(claims, board, left, losses, saved)
     return {FEWEST_MOVES: fewest_moves, FEWEST_DROPS: fewest_drops}
+
+
+def variant_of(
+    claims: Sequence[Claim],
+    board: Board,
+    dropped: Iterable[Claim],
+    losses: Sequence[Loss],
+    saved: Mapping[int, int] | None = None,
+) -> Variant:
+    """What has changed on the board. ``saved``: for whose sake others, that lost nothing, made way."""
+    lost = hit(claims, losses)
+    known = {claim.id for claim in lost}
+    sakes = {who: whom for who, whom in (saved or {}).items() if who not in known}
+    before = {claim.id: claim for claim in claims}
+    stuck = tuple(claim.id for claim in lost if not claim.movable)
+    return Variant(tuple(_changes(before, board, dropped, sakes)), stuck)
 
 
 def _insert(board: Board, ejected: Sequence[Claim]) -> list[Claim]:

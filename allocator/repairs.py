@@ -21,6 +21,7 @@ from allocator.capacity import FOREVER
 from allocator.errors import Fault, Invalid, NotFound, Stale, WrongState
 from allocator.locks import hold
 from allocator.mending import Loss, Variant, mend
+from allocator.mending_search import search, worth_it
 from allocator.models import Booking, Cluster, Outage, Quota, Repair, RepairCause
 from allocator.policy import BookingRules
 from allocator.reasons import given
@@ -35,6 +36,8 @@ from allocator.states import RepairState, move
 from config.i18n import N_
 
 CHANGED = N_("The bookings have changed since this repair was worked out. Have it worked out again.")
+
+SECONDS = 3.0  # of search, where one at a time moves or drops much
 
 
 def propose(
@@ -82,7 +85,11 @@ def work_out(
     """The two ways to mend the plan of one GPU type after the losses; nothing is stored."""
     nodes = capacity.bookable(session, cluster, gpu_type)
     claims = read_claims(session, cluster, gpu_type, rules=rules, now=now)
-    return mend(nodes, claims, losses, whole=not cluster.shares_nodes, grid=grid_of(rules))
+    whole, grid = not cluster.shares_nodes, grid_of(rules)
+    variants = mend(nodes, claims, losses, whole=whole, grid=grid)
+    if not worth_it(variants):
+        return variants
+    return search(nodes, claims, losses, variants, whole=whole, grid=grid, now=now, seconds=SECONDS)
 
 
 def _counts(variant: Variant) -> dict[str, int]:
