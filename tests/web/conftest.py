@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from allocator import repairs
 from config.settings import Settings
 from tests.browsing import Site
 from tests.conftest import TEST_SECRET
@@ -16,6 +17,12 @@ from web.app import create_app
 from web.session import DATABASE
 
 MakeApp = Callable[[Settings], Flask]
+
+
+@pytest.fixture(autouse=True)
+def _short_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repairs are searched for long enough to see pages, not for the best one."""
+    monkeypatch.setattr(repairs, "SECONDS", 0.05)
 
 
 @pytest.fixture

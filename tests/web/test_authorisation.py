@@ -27,6 +27,7 @@ from config.settings import Settings
 from tests import calendars, factories
 from tests.browsing import Site, sign_in
 from tests.conftest import TEST_SECRET
+from tests.outage_pages import make_outage_scene
 from tests.period_pages import make_scene
 from web.app import create_app
 
@@ -161,6 +162,48 @@ TABLE: Mapping[tuple[str, str], str] = {
     ("POST", "/quotas/{own}/periods/{period}/give-back"): "iynnxxxn",
     ("GET", "/quotas/{own}/periods/{plannable}/plan"): "iynnxxxn",
     ("POST", "/quotas/{own}/periods/{plannable}/plan"): "iynnxxxn",
+    # outages, repairs, nodes that come and go, moves
+    ("GET", "/outages"): "ixxxyxyy",
+    ("GET", "/clusters/grid/outages/new"): "ixxxyxxx",
+    ("POST", "/clusters/grid/outages/new"): "ixxxyxxx",
+    ("GET", "/outages/{outage}"): "ixxxyxyy",
+    ("GET", "/outages/{published}"): "ixxxyxyy",
+    ("GET", "/outages/{outage}/edit"): "ixxxyxxx",
+    ("POST", "/outages/{outage}/edit"): "ixxxyxxx",
+    ("POST", "/outages/{outage}/prepare"): "ixxxyxxx",
+    ("GET", "/outages/{outage}/publish"): "ixxxyxxx",
+    ("POST", "/outages/{outage}/publish"): "ixxxyxxx",
+    ("GET", "/outages/{outage}/call-off"): "ixxxyxxx",
+    ("POST", "/outages/{outage}/call-off"): "ixxxyxxx",
+    ("GET", "/repairs"): "ixxxyxyy",
+    ("GET", "/repairs/{repair}"): "ixxxyxyy",
+    ("POST", "/repairs/{repair}/again"): "ixxxyxxx",
+    ("GET", "/repairs/{repair}/apply"): "ixxxyxxx",
+    ("POST", "/repairs/{repair}/apply"): "ixxxyxxx",
+    ("GET", "/repairs/{repair}/discard"): "ixxxyxxx",
+    ("POST", "/repairs/{repair}/discard"): "ixxxyxxx",
+    ("GET", "/clusters/grid/capacity"): "ixxxyxyy",
+    ("GET", "/clusters/grid/capacity/announce"): "ixxxyxxx",
+    ("POST", "/clusters/grid/capacity/announce"): "ixxxyxxx",
+    ("GET", "/clusters/grid/capacity/leave"): "ixxxyxxx",
+    ("POST", "/clusters/grid/capacity/leave"): "ixxxyxxx",
+    ("GET", "/clusters/grid/capacity/freeze"): "ixxxyxxx",
+    ("POST", "/clusters/grid/capacity/freeze"): "ixxxyxxx",
+    ("GET", "/nodes/{node}/withdraw"): "ixxxyxxx",
+    ("POST", "/nodes/{node}/withdraw"): "ixxxyxxx",
+    ("GET", "/nodes/{node}/join"): "ixxxyxxx",
+    ("POST", "/nodes/{node}/join"): "ixxxyxxx",
+    ("POST", "/nodes/{node}/stay"): "ixxxyxxx",
+    ("GET", "/moves/{move}"): "iynnyyyn",
+    ("POST", "/moves/{move}/accept"): "iynnxxxn",
+    ("POST", "/moves/{move}/choose"): "iynnxxxn",
+    ("GET", "/moves/{move}/refund"): "iynnxxxn",
+    ("POST", "/moves/{move}/refund"): "iynnxxxn",
+    ("GET", "/bookings/{moved}/pin"): "ixnnyxxn",
+    ("POST", "/bookings/{moved}/pin"): "ixnnyxxn",
+    ("POST", "/bookings/{moved}/unpin"): "ixnnyxxn",
+    ("GET", "/bookings/{moved}/place"): "ixnnyxxn",
+    ("POST", "/bookings/{moved}/place"): "ixnnyxxn",
     # organisations
     ("GET", "/organisations"): "iyyyyyyy",
     ("GET", "/organisations/new"): "iyyyyyyy",
@@ -246,6 +289,8 @@ class World:
             }
             scene = make_scene(data, utcnow(), people["owner"], people["operator"], firm)
             self.ids |= scene.fill(4)
+            made = make_outage_scene(data, utcnow(), people["owner"], people["operator"])
+            self.ids |= made.fill(2)
         return people
 
 
