@@ -30,6 +30,19 @@ MOVE = "/moves/<int(max=9223372036854775807):move_id>"
 BOOKING = "/bookings/<int(max=9223372036854775807):booking_id>"
 
 
+@bp.app_template_global("move_is_open")
+def _is_open(moved: BookingMove) -> bool:
+    """Whether the reader can still answer a move, for the booking's page."""
+    return moves.may_answer(current_actor(), moved, utcnow())
+
+
+@bp.app_template_global("may_place_booking")
+def _may_place(booking: Booking) -> bool:
+    """Whether the reader may pin or move a booking, and it can still be moved."""
+    movable = booking.state in moves.MOVABLE and booking.starts_at > utcnow()
+    return movable and may(current_actor(), Action.BOOKING_PLACE, booking)
+
+
 @bp.get(MOVE)
 def show(move_id: int) -> str:
     """What was moved and why, and the three answers."""
