@@ -28,6 +28,14 @@ def sane_year(_form: Form, field: Field) -> None:
         raise ValidationError(gettext(N_("Enter a date of this century.")))
 
 
+def exact_length(hours: Decimal | None) -> timedelta:
+    """Hours as a length of time. Raises Invalid unless it is whole minutes."""
+    minutes = (hours or Decimal(0)) * 60
+    if minutes != int(minutes):
+        raise Invalid({"hours": [Fault(N_("Give a length in whole minutes, for example 1,5 hours."))]})
+    return timedelta(minutes=int(minutes))
+
+
 class BookingForm(Form):
     """An exact window and shape; `asap` asks for the first start that is possible instead of `starts_at`."""
 
@@ -41,10 +49,7 @@ class BookingForm(Form):
 
     def length(self) -> timedelta:
         """The length, exactly. Raises Invalid unless it is whole minutes."""
-        minutes = (self.hours.data or Decimal(0)) * 60
-        if minutes != int(minutes):
-            raise Invalid({"hours": [Fault(N_("Give a length in whole minutes, for example 1,5 hours."))]})
-        return timedelta(minutes=int(minutes))
+        return exact_length(self.hours.data)
 
     def start(self, zone: ZoneInfo) -> datetime:
         """The start in UTC. Raises Invalid when it is missing."""

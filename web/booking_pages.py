@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from web import offers
+from web import booking_changes, booking_series, offers
 from web.bookings import bp
 
-__all__ = ["bp", "offers"]
+__all__ = ["booking_changes", "booking_series", "bp", "offers"]

@@ -29,7 +29,14 @@ class Situation:
 
 
 EVENTS = {
+    "booking.held": (N_("Held for a yes"), "waiting"),
+    "booking.planned": (N_("Planned inside of its window"), "waiting"),
+    "booking.lapsed": (N_("Not booked: the time to say yes was over, or it was let go"), "ended"),
     "booking.confirmed": (N_("Booked"), "good"),
+    "booking.extended": (N_("Made longer"), "good"),
+    "booking.shortened": (N_("Made shorter"), "neutral"),
+    "booking.moved": (N_("Moved to another time"), "attention"),
+    "booking.no_show_warned": (N_("Warned: no job has run in it"), "attention"),
     "booking.started": (N_("The booked time began"), "running"),
     "booking.ended": (N_("The booked time ended"), "ended"),
     "booking.cancelled": (N_("Booking given back"), "ended"),
@@ -68,6 +75,14 @@ def situation(booking: Booking, used: int, rules: BookingRules, now: datetime) -
         return Situation(
             "info", gettext("This booking was given back"), gettext("Nothing is charged for it.")
         )
+    if booking.state == BookingState.LAPSED:
+        return Situation(
+            "info",
+            gettext("This was never booked"),
+            gettext("The time is free for others; nothing is charged."),
+        )
+    if booking.state == BookingState.PLANNED:
+        return _planned(booking, rules)
     if booking.state == BookingState.ENDED or booking.ends_at <= now:
         return Situation("info", gettext("This booking is over"), _used(booking, used))
     state = booking.reservation.state
@@ -86,6 +101,36 @@ def situation(booking: Booking, used: int, rules: BookingRules, now: datetime) -
     return Situation(
         "success", gettext("Your booked time is running"), f"{left} {_used(booking, used)}", command
     )
+
+
+def _planned(booking: Booking, rules: BookingRules) -> Situation:
+    """A flexible one: any start in its window keeps the promise."""
+    assert booking.earliest_at is not None
+    assert booking.latest_at is not None
+    text = gettext(
+        "It lies between %(earliest)s and %(latest)s. By today's plan it starts on %(start)s; the start is "
+        "fixed %(ahead)s before, and you are told by letter.",
+        earliest=moment(booking.earliest_at),
+        latest=moment(booking.latest_at),
+        start=moment(booking.starts_at),
+        ahead=duration(rules.fix_ahead),
+    )
+    return Situation("info", gettext("Yours, the start may still change"), text)
+
+
+def countdown(booking: Booking, now: datetime) -> str:
+    """How long until it begins, or until it ends."""
+    if booking.starts_at > now:
+        return str(gettext("begins in %(time)s", time=duration(booking.starts_at - now)))
+    return str(gettext("%(time)s left", time=duration(max(booking.ends_at - now, timedelta()))))
+
+
+def node_names(booking: Booking, rules: BookingRules, now: datetime) -> str:
+    """The nodes once they are settled; before, only the day on which they will be."""
+    settled = booking.starts_at - rules.materialise
+    if booking.reservation.state != ReservationState.RESERVED and settled > now:
+        return str(gettext("settled on %(moment)s", moment=moment(settled)))
+    return ", ".join(sorted(slot.node.name for slot in booking.slots)) or "—"
 
 
 def _used(booking: Booking, used: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
@@ -9,15 +10,15 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from sqlalchemy import select
 
-from allocator import booking_queries, bookings, ledger, prices
+from allocator import booking_queries, bookings, ledger, moves, prices
 from allocator.authorization import Action, may, require
 from allocator.errors import Stale
 from allocator.models import Booking, Person, Quota
-from allocator.states import BookingState
+from allocator.states import OPEN_BOOKINGS, BookingState
 from config.clock import utcnow
 from web import once
 from web.booking_forms import CancelForm
-from web.booking_words import situation, timeline
+from web.booking_words import countdown, node_names, sbatch, situation, timeline
 from web.formats import gpu_hours
 from web.identity import current_actor
 from web.paging import paginate
@@ -27,7 +28,7 @@ from web.session import db
 
 bp = Blueprint("bookings", __name__)
 BOOKING = "/bookings/<int:booking_id>"
-AHEAD_DAYS = 14
+NEXT = 3
 
 
 @bp.get("/bookings")
@@ -40,9 +41,24 @@ def index() -> str:
     page = paginate(
         db(), booking_queries.list_bookings(current_actor(), everybodys or quota is not None, quota)
     )
+    soon = [] if everybodys or page.number > 1 else _soon(page.items)
     return render_template(
-        "bookings/index.html", page=page, quota=quota, everybodys=everybodys, staff=sees_everybodys()
+        "bookings/index.html",
+        page=page,
+        quota=quota,
+        everybodys=everybodys,
+        staff=sees_everybodys(),
+        soon=soon,
+        countdown=countdown,
+        sbatch=sbatch,
+        now=utcnow(),
+        answers=db().scalars(moves.open_moves(current_actor(), utcnow())).all(),
     )
+
+
+def _soon(bookings: Sequence[Booking]) -> list[Booking]:
+    """What is on, and what comes next, as cards above the list."""
+    return [booking for booking in bookings if booking.state in OPEN_BOOKINGS][:NEXT]
 
 
 def quota_to_book(quota_id: int) -> Quota:
@@ -71,6 +87,9 @@ def show(booking_id: int) -> str:
         login=db().scalar(select(Person.cluster_login).where(Person.id == actor.person_id)),
         may_use=may(actor, Action.BOOKING_CREATE, booking.quota),
         may_cancel=may_cancel and booking.state in booking_queries.LIVE,
+        may_change=may_cancel and booking.state in (BookingState.CONFIRMED, BookingState.STARTED),
+        nodes=node_names(booking, policy().bookings, now),
+        countdown=countdown(booking, now),
         live=booking.state in booking_queries.LIVE,
     )
 
@@ -130,7 +149,4 @@ def _cancel_page(booking: Booking, form: CancelForm, now: datetime, stale: bool 
     done = bookings.cancellation(booking, now)
     # a page that came back stale shows the booking as it is now, and asks again about that
     form.version.data, form.version.raw_data = booking.version, None
-    running = booking.state == BookingState.STARTED or booking.starts_at <= now
-    return render_template(
-        "bookings/cancel.html", booking=booking, form=form, done=done, running=running, stale=stale
-    )
+    return render_template("bookings/cancel.html", booking=booking, form=form, done=done, stale=stale)

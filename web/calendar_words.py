@@ -72,6 +72,11 @@ def weekday(day: date) -> str:
     return str(format_date(day, "ccc", get_locale()))
 
 
+def weekday_name(day: date) -> str:
+    """`Monday`."""
+    return str(format_date(day, "cccc", get_locale()))
+
+
 def day_and_month(day: date) -> str:
     """`24 Nov`."""
     return str(format_date(day, "d MMM", get_locale()))
