@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from allocator.models import Booking, CalendarFeed, Cluster, Node, NodeSlot, Outage, Person, PlanRun, Quota
+from allocator.models import (
+    Booking,
+    BookingSeries,
+    CalendarFeed,
+    Cluster,
+    Node,
+    NodeSlot,
+    Outage,
+    Person,
+    PlanRun,
+    Quota,
+)
 from allocator.models.outages import OutageKind, OutageNode
 from allocator.states import BookingState, OutageState
 from allocator.tokens import new_token, token_hash
@@ -76,6 +87,23 @@ def held(session: Session, quota: Quota, *, minutes: int = 10, days: int = 28) -
     start = now.replace(minute=0, second=0, microsecond=0) + timedelta(days=days)
     row = booking(session, quota, starts_at=start, hours=1, gpus_per_node=1, now=now)
     row.state, row.held_until = BookingState.HELD, now + timedelta(minutes=minutes)
+    session.flush()
+    return row
+
+
+def series(session: Session, quota: Quota, by: Person) -> BookingSeries:
+    """Nights of a week, without its bookings."""
+    row = BookingSeries(
+        quota_id=quota.id,
+        weekdays=127,
+        start_minute=22 * 60,
+        length_seconds=12 * 3600,
+        first_day=date(2026, 12, 1),
+        last_day=date(2026, 12, 7),
+        created_by_id=by.id,
+        created_at=NOW,
+    )
+    session.add(row)
     session.flush()
     return row
 

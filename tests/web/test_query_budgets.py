@@ -95,8 +95,13 @@ class Crowd:
         for _ in range(min(self.count, 20)):
             feed = calendars.feed(data, owner, quota=quota)
         calendars.feed(data, owner, token="a-secret")
+        series = calendars.series(data, quota, owner)
+        for number in range(self.count):
+            start = self.now + timedelta(days=90 + number)
+            factories.booking(data, quota, starts_at=start, hours=1).series_id = series.id
         self.ids = {
             "feed": feed.id,
+            "series": series.id,
             "held": calendars.held(data, quota, days=80).id,
             "draft": draft.id,
             "submitted": submitted.id,
