@@ -269,10 +269,11 @@ def changing(cluster: Cluster) -> Select[Node]:
 
 def find_node(session: Session, actor: Actor, node_id: int) -> Node:
     """One node for who may change it. Raises NotFound, Forbidden."""
-    require(actor, Action.CLUSTER_CHANGE)
+    require(actor, Action.CLUSTER_OPERATE)
     node = session.get(Node, node_id)
     if node is None:
         raise NotFound()
+    require(actor, Action.CLUSTER_CHANGE)
     return node
 
 
