@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from allocator import capacity, placing
+from allocator import capacity, placing, rebinding
 from allocator.booking_checks import (
     SHAPE_CHECKS,
     Ask,
@@ -104,9 +104,24 @@ class Search:
             last = min(last, wish.latest_at - length) if wish.latest_at else last
         return first, last
 
-    def starts(self) -> list[Window]:
-        """All moments at which the wish could start, as closed intervals, on the boundaries or not."""
-        return self.ground.starts(self.wish.shape, self.wish.length, *self.span(self.wish.length))
+    def starts(self, by_count: bool = False) -> list[Window]:
+        """All moments at which the wish could start, as closed intervals, on the boundaries or not.
+
+        ``by_count``: also those at which other bookings would need other nodes for it.
+        """
+        loose = rebinding.loose_from(self.around.rules, self.around.now) if by_count else None
+        return self.ground.starts(self.wish.shape, self.wish.length, *self.span(self.wish.length), loose)
+
+    def possible(self, session: Session, ask: Ask) -> bool:
+        """Whether there are nodes for it, if need be with other names for other bookings."""
+        if self.ground.places(ask.shape, ask.starts_at, ask.ends_at):
+            return True
+        around, window = self.around, (ask.starts_at, ask.ends_at + self.ground.cleaning)
+        return bool(
+            rebinding.find(
+                session, around.quota, self.ground.nodes, ask.shape, window, around.rules, around.now
+            )
+        )
 
     def first_start(self, shape: Shape, length: timedelta) -> datetime | None:
         """The first start in the wish's window for another shape or length."""

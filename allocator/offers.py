@@ -80,13 +80,10 @@ def offers(
     """
     require(actor, Action.BOOKING_CREATE, quota)
     search = Search.read(session, quota, wish, policy.bookings, now)
-    starts = [] if search.faults else search.starts()
-    first = nearest_after(starts, search.since, search.grid)
-    price = prices.price(session, quota, wish.gpu_seconds, first or search.since, policy=policy)
-    found: tuple[Offer, ...] = ()
     crowds = congestion.read(session, quota, search.ground.nodes, search.window, now)
-    if first is not None:
-        found = _best(wish, search, starts, first, crowds)
+    found = () if search.faults else _find(session, wish, search, crowds)
+    at = found[0].ask.starts_at if found else search.since
+    price = prices.price(session, quota, wish.gpu_seconds, at, policy=policy)
     return Offers(
         wish=wish,
         balance=search.balance,
@@ -96,6 +93,19 @@ def offers(
         hold=policy.bookings.hold,
         planned_prices=crowds.planned,
     )
+
+
+def _find(session: Session, wish: Wish, search: Search, crowds: Congestion) -> tuple[Offer, ...]:
+    """The best of all times; of those without new names for others, should one of the others not work out."""
+    for by_count in (True, False):
+        starts = search.starts(by_count)
+        first = nearest_after(starts, search.since, search.grid)
+        if first is None:
+            continue
+        found = _best(wish, search, starts, first, crowds)
+        if not by_count or all(search.possible(session, offer.ask) for offer in found):
+            return found
+    return ()
 
 
 def _best(

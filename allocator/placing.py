@@ -12,7 +12,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from allocator import capacity, events, grants, ledger
+from allocator import capacity, events, grants, ledger, rebinding
 from allocator.actors import Actor
 from allocator.booking_checks import Ask, Opened, check, grid_of
 from allocator.errors import Fault, Invalid, NoCapacity, Stale
@@ -21,9 +21,10 @@ from allocator.ledger import Balance
 from allocator.locks import hold
 from allocator.models import Booking, BookingKind, Cluster, NodeSlot, Quota, Reservation
 from allocator.policy import BookingRules
+from allocator.rebinding import Rebinding
 from allocator.sqltime import Window, seconds_between
 from allocator.states import OPEN_BOOKINGS, BookingState, ReservationState
-from allocator.windows import NodeHeld, Place, Shape, free_during, free_starts, pick
+from allocator.windows import NodeHeld, Place, Shape, free_during, free_starts, merged, pick
 from config.i18n import N_
 
 TAKEN = N_("These GPUs are not free in that window.")
@@ -43,6 +44,7 @@ class Quote:
     places: tuple[Place, ...] = ()
     before: datetime | None = None
     after: datetime | None = None
+    rebinding: Rebinding | None = None  # others get other names of nodes, if this is booked
 
     @property
     def fits(self) -> bool:
@@ -76,9 +78,24 @@ class Ground:
     whole: bool
     cleaning: timedelta
 
-    def starts(self, shape: Shape, length: timedelta, since: datetime, until: datetime) -> list[Window]:
-        """All moments of [since, until] at which the shape could start, as closed intervals in order."""
-        found = free_starts(self.nodes, shape, length + self.cleaning, since, until, self.whole)
+    def starts(
+        self,
+        shape: Shape,
+        length: timedelta,
+        since: datetime,
+        until: datetime,
+        loose_from: datetime | None = None,
+    ) -> list[Window]:
+        """All moments of [since, until] at which the shape could start, as closed intervals in order.
+
+        From ``loose_from`` on also those at which it fits by the number of nodes alone: others may have to
+        get other names for it (``rebinding``), and rarely that turns out to be impossible.
+        """
+        lasting = length + self.cleaning
+        found = free_starts(self.nodes, shape, lasting, since, until, self.whole)
+        if loose_from is not None and loose_from <= until:
+            span = (max(since, loose_from), until)
+            found = merged(sorted([*found, *rebinding.count_starts(self.nodes, shape, lasting, span)]))
         for room in self.rooms:
             most = timedelta(seconds=room.available // max(shape.nodes * shape.gpus, 1))
             period = room.period
@@ -145,7 +162,23 @@ def find(
     faults = check(ask, quota, balance, types.get(quota.gpu_type), rules, now, here.rooms, begun)
     if faults:
         return Quote(ask, balance, faults)
-    return Quote(ask, balance, {}, tuple(here.places(ask.shape, ask.starts_at, ask.ends_at)))
+    places = here.places(ask.shape, ask.starts_at, ask.ends_at)
+    if places or besides is not None:
+        return Quote(ask, balance, {}, tuple(places))
+    rebound = _rebinding(session, quota, ask, rules, now)
+    return Quote(ask, balance, {}, rebound.places if rebound else (), rebinding=rebound)
+
+
+def _rebinding(
+    session: Session, quota: Quota, ask: Ask, rules: BookingRules, now: datetime
+) -> Rebinding | None:
+    """Room by naming other bookings' nodes anew, from the days on of which the cluster knows nothing."""
+    begin = rebinding.loose_from(rules, now)
+    if ask.starts_at < begin:
+        return None
+    nodes = capacity.held(session, quota.cluster, quota.gpu_type, begin, capacity.FOREVER)
+    window = (ask.starts_at, ask.ends_at + rules.cleaning)
+    return rebinding.find(session, quota, nodes, ask.shape, window, rules, now)
 
 
 def balance_besides(session: Session, quota: Quota, besides: Booking | None) -> Balance:
@@ -192,6 +225,8 @@ def make(
     if found.faults:
         raise Invalid(found.faults)
     if not found.places:
+        raise NoCapacity(TAKEN)
+    if found.rebinding and not rebinding.apply(session, quota, found.rebinding, now):
         raise NoCapacity(TAKEN)
     return write(session, actor, quota, ask, found.places, terms=terms, rules=rules, now=now)
 

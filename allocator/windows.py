@@ -183,17 +183,18 @@ def _node_starts(
             position = last
         if position <= until:
             starts.append((position, until))
-    return _merged(sorted(starts))
+    return merged(sorted(starts))
 
 
-def _merged(intervals: Iterable[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
-    merged: list[tuple[datetime, datetime]] = []
+def merged(intervals: Iterable[tuple[datetime, datetime]]) -> list[tuple[datetime, datetime]]:
+    """The union of closed intervals that come in order of their beginnings."""
+    found: list[tuple[datetime, datetime]] = []
     for first, last in intervals:
-        if merged and first <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        if found and first <= found[-1][1]:
+            found[-1] = (found[-1][0], max(last, found[-1][1]))
         else:
-            merged.append((first, last))
-    return merged
+            found.append((first, last))
+    return found
 
 
 def nearest_after(

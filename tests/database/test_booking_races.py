@@ -22,13 +22,13 @@ from allocator.actors import Actor
 from allocator.bookings import Ask
 from allocator.db import Database
 from allocator.errors import Invalid, NoCapacity, Stale, WrongState
-from allocator.models import Booking, NodeSlot, Quota
+from allocator.models import Booking, Event, NodeSlot, Quota
 from allocator.policy import load_policy
 from allocator.states import VOID_BOOKINGS, BookingState, ReservationState
 from tests import factories
 from tests.factories import HOUR, NOW
 
-SOON = NOW + timedelta(days=1)
+SOON, FAR = NOW + timedelta(days=1), NOW + timedelta(days=10)
 CLIENTS = 200
 PROCESSES = 4
 RULES = load_policy().bookings
@@ -178,13 +178,18 @@ def test_an_offer_is_accepted_or_lapses_and_never_both(database: Database) -> No
 @pytest.mark.slow
 def test_everything_at_once_leaves_a_sound_plan(database: Database) -> None:
     """Two hundred clients book, hold, accept, move, lengthen, shorten and give back on four nodes."""
-    quota_ids = _quotas(database, 400, 20)
+    quota_ids = _quotas(database, 600, 20)
 
     def client(number: int) -> str:
         random = Random(number)
-        start = SOON + timedelta(hours=random.randrange(60))
-        nodes = random.choice([1, 1, 1, 2])
-        gpus = 8 if nodes > 1 else random.choice([1, 2, 4, 8])
+        if number % 10 == 9:  # the scheduler, between them all
+            with database.transaction() as session:
+                bookings.advance(session, NOW + RULES.hold)
+            return "done"
+        # soon, where names of nodes are given, and later, where they still change
+        start = random.choice([SOON, FAR]) + timedelta(hours=random.randrange(40))
+        nodes = random.choice([1, 1, 2, 3])
+        gpus = 8 if nodes > 1 or start >= FAR else random.choice([1, 2, 4, 8])
         ask = Ask(nodes, gpus, start, start + timedelta(hours=random.randrange(1, 20)))
         booking_id = 0
         for step in (_take, _change, _leave):
@@ -201,6 +206,7 @@ def test_everything_at_once_leaves_a_sound_plan(database: Database) -> None:
     assert answers["done"] > 0
     assert answers["no capacity"] > 0
     with database.reader() as session:
+        assert "cluster.rebound" in set(session.scalars(select(Event.kind)))
         _assert_sound(session)
 
 

@@ -380,3 +380,60 @@ def test_cleaning_stays_free_after_each_booking(session: Session, actor: Actor, 
     at = SOON + 2 * ONE
     bookings.cancel(session, actor, booking, reason="", expected_version=booking.version, now=at)
     assert {slot.ends_at for slot in booking.slots} == {at + ONE}
+
+
+# late binding
+
+FAR = NOW + timedelta(days=10)
+
+
+def checkered(session: Session, quota: Quota) -> list[Booking]:
+    """Two of four nodes are free at any time of twenty hours, and no two of them all the time."""
+    nodes = sorted(quota.cluster.nodes, key=lambda node: node.name)
+    other = factories.quota(
+        session, factories.application(session, factories.person(session), quota.cluster, gpu_hours=90_000)
+    )
+    return [
+        factories.booking(session, other, on=on, starts_at=start, hours=10)
+        for on, start in ((nodes[:2], FAR), (nodes[2:], FAR + TEN))
+    ]
+
+
+def test_names_given_early_are_no_obstacle(session: Session, actor: Actor, quota: Quota) -> None:
+    others = checkered(session, quota)
+    versions = [other.version for other in others]
+    wish = Wish(2, 8, 2 * TEN, earliest_at=FAR, latest_at=FAR + 2 * TEN)
+    found = ask(session, actor, quota, wish)
+    assert [offer.ask.starts_at for offer in found.offers] == [FAR]
+    booking = offers.hold(session, actor, quota, found.offers[0].ask, rules=RULES, now=NOW)
+    slots = session.scalars(select(NodeSlot)).all()
+    assert sorted((slot.starts_at - FAR, slot.ends_at - FAR) for slot in slots) == sorted(
+        2 * [(timedelta(0), TEN)] + 2 * [(TEN, 2 * TEN)] + 2 * [(timedelta(0), 2 * TEN)]
+    )
+    assert len({slot.node_id for slot in booking.slots}) == 2
+    # nobody was moved and nobody is told
+    assert [other.version for other in others] == versions
+    assert session.scalars(select(OutboxItem)).all() == []
+    kinds = session.scalars(select(Event.kind).order_by(Event.seq)).all()
+    assert kinds == ["cluster.rebound", "booking.held"]
+
+
+@pytest.mark.parametrize("why", ["pinned", "known to the cluster", "soon"])
+def test_what_is_fixed_keeps_its_nodes(session: Session, actor: Actor, quota: Quota, why: str) -> None:
+    others = checkered(session, quota)
+    now = NOW
+    for other in others:
+        if why == "pinned":
+            other.pin = "Their data lies there."
+        elif why == "known to the cluster":
+            other.reservation.state = ReservationState.RESERVED
+    if why == "soon":
+        now = FAR - timedelta(days=7)
+    session.flush()
+    wish = Wish(2, 8, 2 * TEN, earliest_at=FAR, latest_at=FAR + 2 * TEN)
+    found = ask(session, actor, quota, wish, now=now)
+    assert found.offers == ()
+    assert found.why is not None
+    assert found.why.constraint is Constraint.CAPACITY
+    with pytest.raises(NoCapacity):
+        offers.hold(session, actor, quota, wish.at(FAR), rules=RULES, now=now)
