@@ -74,7 +74,7 @@ def carry_out(session: Session, repair: Repair, variant: str, why: Why) -> list[
         raise NotFound()
     _check_affected(session, repair, chosen, why.now)
     bookings = _held(session, chosen, why.now)
-    _swap_slots(session, chosen.changes, bookings)
+    swap_slots(session, chosen.changes, bookings)
     made = [_told(session, bookings[change.booking_id], change, why) for change in chosen.changes]
     columns = {
         "chosen": variant,
@@ -117,8 +117,8 @@ def _held(session: Session, chosen: Variant, now: datetime) -> dict[int, Booking
     return bookings
 
 
-def _swap_slots(session: Session, changes: Sequence[Change], bookings: Mapping[int, Booking]) -> None:
-    """All old slots go before the new ones come: bookings may change places with each other."""
+def swap_slots(session: Session, changes: Sequence[Change], bookings: Mapping[int, Booking]) -> None:
+    """All old slots go before the new ones come: bookings may change places with each other. Raises Stale."""
     gaps = {
         number: max((slot.ends_at for slot in booking.slots), default=booking.ends_at) - booking.ends_at
         for number, booking in bookings.items()
@@ -172,7 +172,7 @@ def _told(session: Session, booking: Booking, change: Change, why: Why) -> Booki
     if change.to_starts_at is None or change.to_ends_at is None:
         raise ValueError("a change that drops nothing has another window")
     if change.kind is ChangeKind.REPLAN:
-        _set_window(session, booking, change.to_starts_at, change.to_ends_at, "booking.replanned", why)
+        set_window(session, booking, change.to_starts_at, change.to_ends_at, "booking.replanned", why)
         return None
     return move_to(session, booking, change.to_starts_at, change.to_ends_at, why)
 
@@ -182,16 +182,17 @@ def move_to(
 ) -> BookingMove:
     """Write the other window, the move that people may answer and the letter; slots are moved already."""
     row = _row(booking, why, starts_at, ends_at)
-    _set_window(session, booking, starts_at, ends_at, "booking.moved", why)
+    set_window(session, booking, starts_at, ends_at, "booking.moved", why)
     session.add(row)
     session.flush()
     booking_letters.moved(session, row, now=why.now)
     return row
 
 
-def _set_window(
+def set_window(
     session: Session, booking: Booking, starts_at: datetime, ends_at: datetime, kind: str, why: Why
 ) -> None:
+    """Write the other window with its event; nobody is told."""
     before = {"starts_at": booking.starts_at, "ends_at": booking.ends_at}
     booking.starts_at, booking.ends_at = starts_at, ends_at
     after = {

@@ -159,6 +159,7 @@ class Settings(_Frozen):
     reconcile_seconds: Seconds = 30
     usage_seconds: Seconds = 60
     inventory_seconds: Seconds = 60
+    plan_seconds: Seconds = 60
     expiry_seconds: Seconds = 30
     outbox_seconds: Seconds = 10
     log_json: bool = Field(default_factory=lambda data: not data["demo"])

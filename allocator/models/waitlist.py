@@ -15,7 +15,8 @@ from allocator.states import WaitlistState
 class WaitlistEntry(Base):
     """``nodes`` × ``gpus_per_node`` GPUs for ``length_seconds`` at any time of [earliest_at, latest_at).
 
-    OFFERED, it has a held ``booking`` that waits for a yes until ``answer_until``.
+    OFFERED, it has a held ``booking`` that waits for a yes until ``answer_until``. Who has let an offer pass
+    gets none before ``rests_until``.
     """
 
     __tablename__ = "waitlist"
@@ -48,6 +49,7 @@ class WaitlistEntry(Base):
     booking_id: Mapped[int | None] = mapped_column(ForeignKey("bookings.id"), index=True)
     answer_until: Mapped[datetime | None]
     offers: Mapped[int] = mapped_column(default=0)  # how many it has let pass
+    rests_until: Mapped[datetime | None]
     created_at: Mapped[datetime]
     version: Mapped[int] = mapped_column(default=1)
 

@@ -1003,6 +1003,7 @@ def upgrade() -> None:
         sa.Column("booking_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("answer_until", UtcDateTime(), nullable=True),
         sa.Column("offers", sa.Integer(), nullable=False),
+        sa.Column("rests_until", UtcDateTime(), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.CheckConstraint(
