@@ -79,6 +79,8 @@ def change(booking_id: int, kind: str) -> ResponseReturnValue:
     field = form["starts_at" if asked is Change.MOVE else "ends_at"]
     if request.method == "GET" and field.name not in request.args:
         return _page(booking, asked, form, room)
+    if room.suggested is None:
+        return _page(booking, asked, form, room), 409
     if not form.validate():
         return _page(booking, asked, form, room), 422
     at = field.data.replace(tzinfo=settings().zone).astimezone(UTC)
