@@ -63,8 +63,7 @@ class OutageScene:
             now=self.now,
         )
         move = session.query(BookingMove).filter_by(booking_id=moved[0].id).one()
-        self._book(cluster, nodes[:count], now + 9 * DAY)
-        draft = self._outage(cluster, nodes, now + 9 * DAY)
+        draft = self._draft(cluster, nodes, now + 9 * DAY)
         for _ in range(count):
             self._outage(cluster, nodes[:1], now + 20 * DAY)
         self._book(cluster, nodes[count:], now + 2 * HOUR)
@@ -83,6 +82,15 @@ class OutageScene:
             "node": node.id,
         }
 
+    def _draft(self, cluster: Cluster, nodes: list[Node], start: datetime) -> Outage:
+        """Half of the nodes go: what needs them can only stay if those on the other half make way."""
+        half = nodes[: len(nodes) // 2]
+        short = self._quota(cluster)
+        short.valid_until = start + 12 * HOUR
+        factories.booking(self.session, short, on=half, starts_at=start, hours=12, now=self.now)
+        self._book(cluster, nodes[len(half) :], start, hours=12)
+        return self._outage(cluster, half, start)
+
     def _outage(self, cluster: Cluster, nodes: list[Node], starts_at: datetime) -> Outage:
         plan = OutagePlan(
             OutageKind.MAINTENANCE,
@@ -94,10 +102,12 @@ class OutageScene:
         actor = factories.actor_of(self.operator)
         return outages.draft(self.session, actor, cluster, plan, rules=RULES, now=self.now)
 
-    def _book(self, cluster: Cluster, nodes: list[Node], starts_at: datetime) -> list[Booking]:
+    def _book(
+        self, cluster: Cluster, nodes: list[Node], starts_at: datetime, hours: int = 6
+    ) -> list[Booking]:
         return [
             factories.booking(
-                self.session, self._quota(cluster), on=[node], starts_at=starts_at, hours=6, now=self.now
+                self.session, self._quota(cluster), on=[node], starts_at=starts_at, hours=hours, now=self.now
             )
             for node in nodes
         ]
