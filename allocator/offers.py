@@ -112,7 +112,7 @@ def _best(
     wish: Wish, search: Search, starts: Sequence[Window], first: datetime, crowds: Congestion
 ) -> tuple[Offer, ...]:
     chosen: dict[datetime, list[OfferKind]] = {first: [OfferKind.EARLIEST]}
-    chosen.setdefault(_least_crowded(wish, search, starts, crowds) or first, []).append(OfferKind.CHEAPEST)
+    chosen.setdefault(least_crowded(wish, search, starts, crowds) or first, []).append(OfferKind.CHEAPEST)
     preferred = _preferred(wish, search, starts)
     if preferred is not None:
         chosen.setdefault(preferred, []).append(OfferKind.PREFERRED)
@@ -122,7 +122,7 @@ def _best(
     )
 
 
-def _least_crowded(
+def least_crowded(
     wish: Wish, search: Search, starts: Sequence[Window], crowds: Congestion
 ) -> datetime | None:
     """The start whose hours are the least crowded, the earliest among equals."""

@@ -58,12 +58,16 @@ class Quote:
 
 @dataclass(frozen=True)
 class Terms:
-    """As what a booking is made: its state, how long it is held, the window of a flexible one, its series."""
+    """As what a booking is made: its state, how long it is held, the window of a flexible one, its series.
+
+    ``booked_by_id`` is for whom, where that is not who acts.
+    """
 
     state: BookingState = BookingState.CONFIRMED
     held_until: datetime | None = None
     window: Window | None = None
     series_id: int | None = None
+    booked_by_id: int | None = None
 
 
 FIRM = Terms()
@@ -247,7 +251,7 @@ def write(
     booking = Booking(
         quota=quota,
         cluster=quota.cluster,
-        booked_by_id=actor.person_id,
+        booked_by_id=terms.booked_by_id or actor.person_id,
         nodes=ask.nodes,
         gpus_per_node=ask.gpus_per_node,
         starts_at=ask.starts_at,
