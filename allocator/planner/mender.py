@@ -33,8 +33,8 @@ class Mender:
         self.ground = ground_of(self.demand)
         self.board = board_of(self.demand, self.books, self.ground, seed)
         self.home = plan.start.astype(np.int32).copy()
-        self.kept = np.array([j for j in np.flatnonzero(self.home >= 0) if j not in self.demand.pinned], np.int64)
-        self.kept = np.array([j for j in self.kept if j not in self.drops], np.int64)
+        settled = {*self.demand.pinned, *self.drops, *self.over.tolist()}
+        self.kept = np.array([j for j in np.flatnonzero(self.home >= 0) if j not in settled], np.int64)
         self.home_row = self._rows()
         self._restore()
 

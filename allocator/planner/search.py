@@ -41,7 +41,7 @@ class Search:
         mean = self.books.value.mean() if len(self.demand) else 0.0
         while len(self.demand):
             past = time.perf_counter() - self.began
-            done = past / seconds if iterations is None else self.iterations / max(1, iterations)
+            done = past / seconds if iterations is None else (self.iterations / iterations if iterations else 1)
             if done >= 1:
                 break
             turns = BATCH if iterations is None else min(BATCH, iterations - self.iterations)
