@@ -27,6 +27,11 @@ def planned(session: Session, booking: Booking, *, now: datetime) -> None:
     _post(session, "booking_planned", booking, window, now)
 
 
+def fixed(session: Session, booking: Booking, *, now: datetime) -> None:
+    """The time of a flexible booking is settled."""
+    _post(session, "booking_fixed", booking, {}, now)
+
+
 def changed(session: Session, booking: Booking, by: Actor, *, now: datetime) -> None:
     """It was made longer or shorter or has another time; who did that needs no letter about it."""
     _post(session, "booking_changed", booking, {}, now, but=by.person_id)

@@ -166,6 +166,42 @@ LETTERS: Mapping[str, Letter] = {
         ),
         path="/bookings/%(booking)s",
     ),
+    "booking_fixed": Letter(
+        N_("The time of booking %(booking)s is fixed: %(starts_at)s"),
+        N_(
+            "Your booking of %(shape)s GPUs on %(cluster)s is from %(starts_at)s to %(ends_at)s, "
+            "Astana and Almaty time: %(gpu_hours)s GPU-hours. From now on this stays.\n"
+            "Next step: prepare your jobs. This page shows the command to start them with:"
+        ),
+        path="/bookings/%(booking)s",
+    ),
+    "waitlist_offer": Letter(
+        N_("GPUs that you wait for are free: from %(starts_at)s"),
+        N_(
+            "You wait for %(shape)s GPUs on %(cluster)s. They are free from %(starts_at)s to %(ends_at)s, "
+            "Astana and Almaty time, and held for you until %(answer_until)s.\n"
+            "Next step: say on this page whether you take them. After that they are offered to the next one."
+        ),
+        path="/waitlist/%(entry)s",
+    ),
+    "waitlist_passed": Letter(
+        N_("The GPUs from %(starts_at)s were offered to others"),
+        N_(
+            "You were offered %(shape)s GPUs on %(cluster)s from %(starts_at)s and did not take them.\n"
+            "You stay on the waitlist, and we write again when there is something else.\n"
+            "Next step: none. If you do not need them any more, leave the waitlist on this page."
+        ),
+        path="/waitlist/%(entry)s",
+    ),
+    "waitlist_over": Letter(
+        N_("You do not wait for GPUs any more"),
+        N_(
+            "You waited for %(shape)s GPUs on %(cluster)s from %(earliest_at)s to %(latest_at)s.\n"
+            "The reason why that is over: %(problem)s\n"
+            "Next step: if you still need GPUs, ask for another time on this page."
+        ),
+        path="/waitlist/%(entry)s",
+    ),
     "series_booked": Letter(
         N_("Your series of bookings from %(first)s"),
         N_(

@@ -93,7 +93,7 @@ def read(
         now=now,
         nodes=tuple(replace(node, held=(*node.held, *held.get(node.id, ()))) for node in nodes),
         claims=tuple(claims),
-        waiting=tuple(_waiting(entry, cluster, rules, now) for entry in entries),
+        waiting=tuple(waiting(entry, cluster, rules, now) for entry in entries),
         whole=not cluster.shares_nodes,
         grid=grid_of(rules),
         cleaning=rules.cleaning,
@@ -140,7 +140,8 @@ def queue(session: Session, cluster: Cluster, gpu_type: str, now: datetime) -> S
     ).all()
 
 
-def _waiting(entry: WaitlistEntry, cluster: Cluster, rules: BookingRules, now: datetime) -> Claim:
+def waiting(entry: WaitlistEntry, cluster: Cluster, rules: BookingRules, now: datetime) -> Claim:
+    """An entry as what a plan makes room for: its number is negative, and it has no places yet."""
     length = timedelta(seconds=entry.length_seconds)
     quota = entry.quota
     # whoever is offered something needs the time of an offer to say yes

@@ -32,6 +32,7 @@ from scheduler.clusters.base import Cluster
 from scheduler.job_health import Job
 from scheduler.leader import Leadership, identity, leadership
 from scheduler.reconcile import reconcile
+from scheduler.replan import replan
 from scheduler.usage import import_usage
 
 log = structlog.get_logger(__name__)
@@ -97,9 +98,13 @@ def _cluster_jobs(
         outcome = import_usage(database, cluster(), now, go_on=partial(_until, end, go_on))
         return outcome.summary
 
+    def plan(now: datetime) -> Mapping[str, int]:
+        return replan(database, slug, rules=rules, now=now, go_on=go_on)
+
     yield Job(f"inventory:{slug}", settings.inventory_seconds, look)
     yield Job(f"reconcile:{slug}", settings.reconcile_seconds, correct)
     yield Job(f"usage:{slug}", settings.usage_seconds, read)
+    yield Job(f"plan:{slug}", settings.plan_seconds, plan)
 
 
 def _until(end: float, go_on: GoOn) -> bool:
