@@ -148,6 +148,7 @@ def test_booking_works_with_and_without_scripts(browser: Browser, site: LiveSite
             page.get_by_label("Length in hours").fill("1,5")
             page.get_by_label("Nodes").fill("1")
             page.get_by_role("button", name="As soon as possible").click()
+            page.get_by_role("button", name="Hold this time").first.click()
             page.get_by_role("button", name="Book it").click()
             expect(page.get_by_text("Booked: 12 GPU-hours")).to_be_visible()
             page.get_by_role("link", name="Give it back").click()

@@ -234,6 +234,7 @@ def book(page: Page) -> tuple[str, dict[str, str]]:
     page.locator('[name="nodes"]').fill("1")
     page.locator('[name="gpus_per_node"]').fill("8")
     page.get_by_role("button", name="As soon as possible").click()
+    page.get_by_role("button", name="Hold this time").first.click()
     page.get_by_role("button", name="Book it").click()
     page.wait_for_url(re.compile(r"/bookings/\d+"))
     address = page.url
