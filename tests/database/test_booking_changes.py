@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select
@@ -12,6 +14,7 @@ from sqlalchemy.orm import Session
 from allocator import bookings, changes, events, ledger, letters
 from allocator.actors import Actor, Role
 from allocator.booking_checks import Ask
+from allocator.db import Database
 from allocator.errors import Forbidden, Invalid, NoCapacity, NotFound, Stale, WrongState
 from allocator.models import Booking, BookingMove, Event, Grant, Node, NodeState, OutboxItem, Person, Quota
 from allocator.policy import load_policy
@@ -19,6 +22,7 @@ from allocator.states import BookingState, MoveState, QuotaState, ReservationSta
 from tests import factories
 from tests.dividing import DECEMBER, make_site
 from tests.factories import HOUR, NOW
+from tests.scheduling import site
 
 RULES = load_policy().bookings
 SOON = NOW + timedelta(days=1)
@@ -156,9 +160,9 @@ def test_validity_and_length_limit_it(session: Session, quota: Quota, booking: B
 
 
 def test_the_grant_limits_it(session: Session) -> None:
-    site = make_site(session)
-    quota, _ = site.quota("science", 40_000), site.quota("science", 40_000)
-    site.publish(site.propose())
+    here = make_site(session)
+    quota, _ = here.quota("science", 40_000), here.quota("science", 40_000)
+    here.publish(here.propose())
     actor = factories.actor_of(quota.application.applicant)
     grant = session.scalars(select(Grant).where(Grant.quota_id == quota.id)).one()
 
@@ -288,3 +292,31 @@ def test_the_others_read_of_a_change(
     subject, text = letters.render(letter.letter, lang, "Aigerim", letter.details, "https://kezek.kz")
     assert "25.11.2026 11:00" in text
     assert str(booking.id) in subject
+
+
+def test_the_cluster_follows(database: Database, tmp_path: Path) -> None:
+    """What was reserved already gets its other time, its longer and its shorter end on the cluster too."""
+    here = site(database, tmp_path)
+    number = here.book(1, starts_at=SOON, hours=10)
+
+    def change(step: Callable[[Session, Actor, Booking], object]) -> None:
+        with database.transaction() as session:
+            booking = session.get_one(Booking, number)
+            step(session, Actor(booking.booked_by_id), booking)
+        here.reconcile()
+        (held,) = here.cluster.reservations()
+        with database.reader() as session:
+            booking = session.get_one(Booking, number)
+            assert (held.starts_at, held.ends_at) == (booking.starts_at, booking.ends_at)
+            assert set(held.nodes) == {slot.node.name for slot in booking.slots}
+            assert booking.reservation.state is ReservationState.RESERVED
+
+    here.reconcile()
+    change(lambda session, actor, booking: move(session, actor, booking, SOON + DAY))
+    change(lambda session, actor, booking: move(session, actor, booking, SOON + 20 * DAY))
+    change(lambda session, actor, booking: move(session, actor, booking, SOON))
+    here.clock.now = SOON + ONE
+    with database.transaction() as session:
+        assert bookings.advance(session, here.clock.now)[BookingState.STARTED] == 1
+    change(lambda session, actor, booking: extend(session, actor, booking, SOON + TEN + TEN))
+    change(lambda session, actor, booking: shorten(session, actor, booking, SOON + 5 * ONE))
