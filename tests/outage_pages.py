@@ -86,7 +86,7 @@ class OutageScene:
         """Half of the nodes go: what needs them can only stay if those on the other half make way."""
         half = nodes[: len(nodes) // 2]
         short = self._quota(cluster)
-        short.valid_until = start + 12 * HOUR
+        short.valid_from, short.valid_until = start, start + 12 * HOUR
         factories.booking(self.session, short, on=half, starts_at=start, hours=12, now=self.now)
         self._book(cluster, nodes[len(half) :], start, hours=12)
         return self._outage(cluster, half, start)
