@@ -18,9 +18,10 @@ from allocator.models import (
     Person,
     PlanRun,
     Quota,
+    WaitlistEntry,
 )
 from allocator.models.outages import OutageKind, OutageNode
-from allocator.states import BookingState, OutageState
+from allocator.states import BookingState, OutageState, WaitlistState
 from allocator.tokens import new_token, token_hash
 from config.clock import utcnow
 from tests.factories import NOW, booking
@@ -102,6 +103,31 @@ def series(session: Session, quota: Quota, by: Person) -> BookingSeries:
         last_day=date(2026, 12, 7),
         created_by_id=by.id,
         created_at=NOW,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def waiting(
+    session: Session, quota: Quota, by: Person, *, offer: Booking | None = None, now: datetime = NOW
+) -> WaitlistEntry:
+    """A place on the waitlist, with an offer or without one."""
+    first = now.replace(minute=0, second=0, microsecond=0) + timedelta(days=20)
+    row = WaitlistEntry(
+        quota=quota,
+        cluster_id=quota.cluster_id,
+        gpu_type=quota.gpu_type,
+        asked_by_id=by.id,
+        nodes=1,
+        gpus_per_node=1,
+        length_seconds=3600,
+        earliest_at=first,
+        latest_at=first + timedelta(days=20),
+        state=WaitlistState.OFFERED if offer else WaitlistState.WAITING,
+        booking=offer,
+        answer_until=offer.held_until if offer else None,
+        created_at=now,
     )
     session.add(row)
     session.flush()

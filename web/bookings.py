@@ -13,8 +13,8 @@ from sqlalchemy import select
 from allocator import booking_queries, bookings, ledger, moves, prices
 from allocator.authorization import Action, may, require
 from allocator.errors import Stale
-from allocator.models import Booking, Person, Quota
-from allocator.states import OPEN_BOOKINGS, BookingState
+from allocator.models import Booking, Person, Quota, WaitlistEntry
+from allocator.states import OPEN_BOOKINGS, BookingState, WaitlistState
 from config.clock import utcnow
 from web import once
 from web.booking_forms import CancelForm
@@ -69,11 +69,13 @@ def quota_to_book(quota_id: int) -> Quota:
 
 
 @bp.get(BOOKING)
-def show(booking_id: int) -> str:
+def show(booking_id: int) -> ResponseReturnValue:
     """One booking: how it stands, what comes next, and the line to submit jobs with."""
     actor, now = current_actor(), utcnow()
     booking = booking_queries.find_booking(db(), actor, booking_id)
     if booking.state is BookingState.HELD:
+        if entry := offered_by_waitlist(booking):
+            return redirect(url_for("bookings.show_entry", entry_id=entry), 303)
         return _held_page(booking, now)
     used = ledger.used_in_bookings(db(), [booking.id]).get(booking.id, 0)
     may_cancel = may(actor, Action.BOOKING_CANCEL, booking) and booking.ends_at > now
@@ -91,6 +93,15 @@ def show(booking_id: int) -> str:
         nodes=node_names(booking, policy().bookings, now),
         countdown=countdown(booking, now),
         live=booking.state in booking_queries.LIVE,
+    )
+
+
+def offered_by_waitlist(booking: Booking) -> int | None:
+    """The number of the place on the waitlist whose offer it is: that is where it is answered."""
+    return db().scalar(
+        select(WaitlistEntry.id).where(
+            WaitlistEntry.booking_id == booking.id, WaitlistEntry.state == WaitlistState.OFFERED
+        )
     )
 
 

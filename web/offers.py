@@ -24,7 +24,7 @@ from config.clock import utcnow
 from config.i18n import N_
 from web import charts, offer_words, once
 from web.booking_forms import LOCAL, AnswerForm, BookingForm
-from web.bookings import BOOKING, bp, quota_to_book
+from web.bookings import BOOKING, bp, offered_by_waitlist, quota_to_book
 from web.formats import gpu_hours, moment
 from web.identity import current_actor
 from web.policy import policy
@@ -190,7 +190,7 @@ def accept(booking_id: int) -> ResponseReturnValue:
     booking = booking_queries.find_booking(db(), current_actor(), booking_id)
     require(current_actor(), Action.BOOKING_CREATE, booking.quota)
     form = AnswerForm()
-    if not form.validate_on_submit():
+    if not form.validate_on_submit() or offered_by_waitlist(booking):
         return redirect(url_for("bookings.show", booking_id=booking.id), 303)
     try:
         with db().begin_nested():
@@ -211,7 +211,7 @@ def release(booking_id: int) -> ResponseReturnValue:
     booking = booking_queries.find_booking(db(), current_actor(), booking_id)
     require(current_actor(), Action.BOOKING_CANCEL, booking)
     form = AnswerForm()
-    if not form.validate_on_submit():
+    if not form.validate_on_submit() or offered_by_waitlist(booking):
         return redirect(url_for("bookings.show", booking_id=booking.id), 303)
     try:
         with db().begin_nested():

@@ -55,6 +55,14 @@ PAGES = {
     "dates": "/quotas/1/repeat?nodes=1&gpus_per_node=8&weekdays=1&weekdays=5&start=22:00&hours=12"
     f"&first_day={local(SOON)[:10]}&last_day={local(SOON + timedelta(days=20))[:10]}",
     "series": "/series/1?",
+    "window": "/quotas/1/flexible?",
+    "promise": "/quotas/1/flexible?hours=20&nodes=1&gpus_per_node=8"
+    f"&earliest_at={local(SOON)}&latest_at={local(SOON + timedelta(days=6))}",
+    "nothing-free": "/quotas/1/flexible?hours=20&nodes=6&gpus_per_node=8"
+    f"&earliest_at={local(NOW + timedelta(days=2))}&latest_at={local(NOW + timedelta(days=3))}",
+    "waitlist": "/waitlist?",
+    "waiting": "/waitlist/1?",
+    "offered": "/waitlist/2?",
 }
 
 
@@ -98,6 +106,8 @@ def _fill(session: Session) -> None:
     calendars.outage(session, cluster, other, on=nodes[3:5], starts_at=NOW + timedelta(days=5))
     calendars.prices(session, cluster, [0.0, 0.3, 0.8, 2.0] * 100, starts_at=NOW)
     calendars.feed(session, me)
+    calendars.waiting(session, mine, me, now=NOW)
+    calendars.waiting(session, mine, me, offer=calendars.held(session, mine, days=6), now=NOW)
     calendars.series(session, mine, me)
     factories.cluster(session, slug="big", nodes=200, now=NOW)
 

@@ -125,6 +125,14 @@ TABLE: Mapping[tuple[str, str], str] = {
     ("GET", "/series/{series}"): "iyynyyyn",
     ("GET", "/series/{series}/cancel"): "iyxnyxxn",
     ("POST", "/series/{series}/cancel"): "iyxnyxxn",
+    ("GET", "/quotas/{quota}/flexible"): "iyynxxxn",
+    ("POST", "/quotas/{quota}/flexible"): "iyynxxxn",
+    ("POST", "/quotas/{quota}/waitlist"): "iyynxxxn",
+    ("GET", "/waitlist"): "iyyyyyyy",
+    ("GET", "/waitlist/{entry}"): "iyynyyyn",
+    ("POST", "/waitlist/{entry}/accept"): "iyynxxxn",
+    ("POST", "/waitlist/{entry}/decline"): "iyynxxxn",
+    ("POST", "/waitlist/{entry}/withdraw"): "iyynxxxn",
     # the calendar and its feeds
     ("GET", "/calendar"): "iyyyyyyy",
     ("GET", "/account/calendars"): "iyyyyyyy",
@@ -289,6 +297,7 @@ class World:
             self.ids = {
                 "feed": feed.id,
                 "held": held.id,
+                "entry": calendars.waiting(data, quota, owner).id,
                 "series": calendars.series(data, quota, owner).id,
                 "draft": draft.id,
                 "submitted": submitted.id,

@@ -45,6 +45,11 @@ VARIANTS = [
     ("auditor", "/audit?subject_type=quota"),
     ("owner", "/calendar?span=month"),
     ("owner", "/calendar?span=month&view=table"),
+    (
+        "owner",
+        "/quotas/{quota}/repeat?nodes=1&gpus_per_node=8&weekdays=1&start=10:00&hours=2"
+        "&first_day=2027-03-01&last_day=2027-04-01",
+    ),
     ("visitor", "/calendar/feed/a-secret.ics"),
 ]
 
@@ -95,6 +100,8 @@ class Crowd:
         for _ in range(min(self.count, 20)):
             feed = calendars.feed(data, owner, quota=quota)
         calendars.feed(data, owner, token="a-secret")
+        for _ in range(self.count):
+            entry = calendars.waiting(data, quota, owner, now=self.now)
         series = calendars.series(data, quota, owner)
         for number in range(self.count):
             start = self.now + timedelta(days=90 + number)
@@ -102,6 +109,7 @@ class Crowd:
         self.ids = {
             "feed": feed.id,
             "series": series.id,
+            "entry": entry.id,
             "held": calendars.held(data, quota, days=80).id,
             "draft": draft.id,
             "submitted": submitted.id,
