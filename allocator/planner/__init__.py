@@ -1,4 +1,4 @@
-"""Plans of bookings near the optimum, with a bound that proves how near. Pure; numba comes when first used."""
+"""Plans of bookings near the optimum, with a bound that proves how near. Pure; numba comes when used."""
 
 from .demand import Asked, BadDemand, Demand, Pin, by_pool
 from .plan import Moment, Plan, plan

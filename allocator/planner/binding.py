@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .board import Ground
-from .calendar import Calendar
+from .calendar import Calendar, Overbooked
 from .demand import GPUS_PER_NODE, Demand
 from .kernels import binding as kernel
 from .kernels.state import NOWHERE, Board, Books
+from .plan import Plan
 
 Names = list[list[int]]
 
@@ -26,8 +27,11 @@ def bind(
     placed = np.flatnonzero(board.start >= 0)
     whole = placed[books.gpus[placed] == GPUS_PER_NODE]
     parts = placed[books.gpus[placed] < GPUS_PER_NODE]
-    parts = parts[np.lexsort((board.start[parts], board.row[parts]))].astype(np.int32)
-    segment, begins, ends, _, node = kernel.segments(books, board, parts, ground.base, ground.tied)
+    order = np.lexsort((board.start[parts], board.row[parts]))
+    parts = parts[order].astype(np.int32)
+    segment, begins, ends, _, node = kernel.segments(
+        books, board, np.asarray(parts, np.int32), ground.base, ground.tied
+    )
     base = ground.base
     if (node >= 0).any():
         # What can only be on one node goes there first, and stands in everyone's way.
@@ -86,6 +90,36 @@ def _colour(
         if (again[0] < 0).sum() < (offset < 0).sum():
             offset, names = again
     return offset, names
+
+
+def stay(demand: Demand, books: Books, board: Board, before: Plan) -> tuple[Names, list[int]]:
+    """Old names for all who stand where they stood, free nodes for the others; and who finds none."""
+    calendar = Calendar(demand.nodes_total, demand.slots, demand.capacity)
+    assigned: Names = [[] for _ in range(len(demand))]
+    loose = []
+    placed = np.flatnonzero(board.start >= 0).tolist()
+    # What is pinned first: nothing else may stand in its way.
+    for j in sorted(placed, key=lambda j: j not in demand.pinned):
+        pin = demand.pinned.get(j)
+        names = list(pin.nodes) if pin else before.assigned[j]
+        if pin or board.start[j] == before.start[j]:
+            try:
+                calendar.place(names, int(books.gpus[j]), int(board.start[j]), int(books.duration[j]))
+            except Overbooked:
+                loose.append(j)
+            else:
+                assigned[j] = names
+        else:
+            loose.append(j)
+    unbound = []
+    for j in sorted(loose, key=lambda j: -int(books.nodes[j]) * int(books.duration[j])):
+        start, duration = int(board.start[j]), int(books.duration[j])
+        opening = calendar.book(int(books.nodes[j]), int(books.gpus[j]), duration, start, start + duration)
+        if opening:
+            assigned[j] = list(opening.nodes)
+        else:
+            unbound.append(j)
+    return assigned, unbound
 
 
 def rescue(demand: Demand, books: Books, board: Board, assigned: Names, unbound: list[int]) -> None:

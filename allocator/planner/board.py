@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .demand import GPUS_PER_NODE, BadDemand, Demand
 from .kernels import placing, pricing
 from .kernels.filling import Guide, Near
-from .kernels.state import NOWHERE, Board, Books, put
+from .kernels.state import NOWHERE, Board, Books
 
 SPREAD = 2654435761  # spreads neighbouring seeds over the dice' 64 bits
 OFFSET = 88172645463325252
@@ -36,6 +36,13 @@ def books_of(demand: Demand) -> Books:
     return Books(nodes, gpus, duration, earliest, last, np.ascontiguousarray(demand.value), card)
 
 
+def chosen(books: Books, which: NDArray[np.bool_]) -> Books:
+    return Books(
+        books.nodes[which], books.gpus[which], books.duration[which], books.earliest[which],
+        books.last[which], books.value[which], books.card[which],
+    )  # fmt: skip
+
+
 def ground_of(demand: Demand) -> Ground:
     """Raises BadDemand where bookings pinned by name overbook a node."""
     base = np.full((demand.nodes_total, demand.slots), GPUS_PER_NODE, np.int8)
@@ -55,7 +62,7 @@ def ground_of(demand: Demand) -> Ground:
 
 
 def board_of(demand: Demand, books: Books, ground: Ground, seed: int) -> Board:
-    """An empty board, with what is pinned in time only already on it. Raises BadDemand where that cannot be."""
+    """A board with nothing on it but what is pinned in time only. Raises BadDemand where that cannot be."""
     room = (ground.base == GPUS_PER_NODE).sum(axis=0).astype(np.int32)
     free = np.full(ground.base.shape, GPUS_PER_NODE, np.int8)
     tied = ground.tied[ground.tied >= 0]
@@ -73,7 +80,11 @@ def board_of(demand: Demand, books: Books, ground: Ground, seed: int) -> Board:
 
 
 def near_of(
-    demand: Demand, books: Books, start: NDArray[np.int32], width: int, leave_out: NDArray[np.int64] | None = None
+    demand: Demand,
+    books: Books,
+    start: NDArray[np.int32],
+    width: int,
+    leave_out: NDArray[np.int64] | None = None,
 ) -> Near:
     """Buckets of slots with the bookings that may be moved there; what is pinned or left out is in none."""
     end = books.last + books.duration
@@ -104,6 +115,3 @@ def guide_of(books: Books, price: NDArray[np.float64]) -> Guide:
     total = np.concatenate([[0.0], np.cumsum(price)])
     cost = pricing.least_costs(books, total) * books.nodes * books.gpus
     return Guide(total, price, books.value / (cost + 1e-3 * books.value + 1e-12), books.value - cost)
-
-
-__all__ = ["Ground", "board_of", "books_of", "ground_of", "guide_of", "near_of", "put"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .board import Ground, books_of, ground_of
-from .demand import GPUS_PER_NODE, Asked, Demand
+from .board import Ground, books_of, chosen, ground_of
+from .demand import Asked, Demand
 from .kernels import pricing
 from .kernels.state import Books
 
@@ -24,7 +24,7 @@ class Bound:
 
 
 def upper_bound(asked: Asked, *, rounds: int = ROUNDS) -> Bound:
-    """Lagrangian dual of the count of GPUs (Held and Karp 1971): any prices prove a bound, these a good one."""
+    """Lagrangian dual of the count of GPUs (Held and Karp): any prices prove a bound, these a good one."""
     demand = Demand.of(asked)
     return dual(demand, books_of(demand), ground_of(demand), rounds)
 
@@ -35,7 +35,7 @@ def dual(demand: Demand, books: Books, ground: Ground, rounds: int = ROUNDS) -> 
     named = [j for j, pin in demand.pinned.items() if pin.nodes]
     possible = books.last >= books.earliest
     possible[named] = False
-    kept = Books(*(column[possible] for column in books))
+    kept = chosen(books, possible)
     settled = float(books.value[named].sum())
     highest = float(kept.value.sum())
     if not highest:

@@ -80,7 +80,8 @@ class Calendar:
 
     def nodes_free(self, gpus: int = GPUS_PER_NODE) -> NDArray[np.int32]:
         """At every slot, how many nodes have at least so many GPUs free."""
-        return self._levels[gpus].copy()
+        count: NDArray[np.int32] = self._levels[gpus].copy()
+        return count
 
     def _book(self, nodes: Sequence[int], gpus: int, start: int, duration: int) -> None:
         end = start + duration

@@ -1,4 +1,4 @@
-"""What the planner is asked: bookings as columns over a pool of nodes of one GPU type, and what is settled."""
+"""What the planner is asked: bookings as columns over nodes of one GPU type, and what is settled."""
 
 from __future__ import annotations
 
@@ -148,6 +148,8 @@ def _check_pin(demand: Demand, j: int, pin: Pin) -> None:
     if pin.start < 0 or pin.start + demand.duration[j] > demand.slots:
         raise BadDemand(f"booking {j} is pinned beyond the horizon")
     if pin.nodes and len(set(pin.nodes)) != demand.nodes[j]:
-        raise BadDemand(f"booking {j} is pinned to {len(set(pin.nodes))} nodes and asks for {demand.nodes[j]}")
+        raise BadDemand(
+            f"booking {j} is pinned to {len(set(pin.nodes))} nodes and asks for {demand.nodes[j]}"
+        )
     if any(not 0 <= node < demand.nodes_total for node in pin.nodes):
         raise BadDemand(f"booking {j} is pinned to a node that does not exist")

@@ -8,12 +8,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .binding import bind, rescue
+from .binding import bind, rescue, stay
 from .board import board_of, books_of, ground_of, guide_of, near_of
-from .bound import dual
 from .demand import GPUS_PER_NODE, Demand, Pin
-from .kernels import mending, placing
-from .kernels.filling import Guide, new_memory
+from .kernels import mending
+from .kernels.filling import Guide, bring, new_memory, send
 from .kernels.state import NOWHERE, put
 from .plan import Plan
 from .repair import Change, Drop, Move, Variant, Why
@@ -80,9 +79,13 @@ class Mender:
             else:
                 lame.append((j, span, whole))
         for j, span, whole in lame:
-            able = [n for n in np.flatnonzero(left[:, span].min(axis=1) >= demand.gpus[j]).tolist() if n not in whole]
+            able = [
+                n
+                for n in np.flatnonzero(left[:, span].min(axis=1) >= demand.gpus[j]).tolist()
+                if n not in whole
+            ]
             # The fullest that will do; an empty node may be wanted whole.
-            able.sort(key=lambda node: int(left[node, span].sum()))  # noqa: B023 - used at once
+            able.sort(key=lambda node: int(left[node, span].sum()))
             missing = int(demand.nodes[j]) - len(whole)
             if len(able) < missing:
                 left[whole, span] += np.int8(demand.gpus[j])
@@ -134,7 +137,7 @@ class Mender:
         self.displaced = {int(j) for j in self.kept if board.start[j] < 0}
         order = sorted(self.displaced, key=lambda j: -int(books.nodes[j]) * int(books.duration[j]))
         for j in order:
-            self.memory.count[:] = 0, self.memory.count[1] + 1
+            self.memory.tally[:] = 0, self.memory.tally[1] + 1
             mending.settle(
                 self.even, board, self.near, self.memory, j, self.home, self.home_row, self.guide.total
             )
@@ -161,10 +164,8 @@ class Mender:
 
     def _go_back(self, start: NDArray[np.int32], row: NDArray[np.int32]) -> None:
         """The best board again."""
-        from .kernels.filling import bring, send
-
         other = np.flatnonzero((self.board.start != start) | (self.board.row != row))
-        self.memory.count[:] = 0, self.memory.count[1] + 1
+        self.memory.tally[:] = 0, self.memory.tally[1] + 1
         for j in other.tolist():
             if self.board.start[j] >= 0:
                 send(self.even, self.board, self.near, self.memory, j)
@@ -180,9 +181,13 @@ class Mender:
         )  # fmt: skip
         for j, pin in self.demand.pinned.items():
             board.start[j] = pin.start
-        admitted = self._admit(board) if self.change.admit else ()
-        assigned, unbound = bind(self.demand, self.books, board, self.ground, self.before.assigned)
-        rescue(self.demand, self.books, board, assigned, unbound)
+        assigned, unbound = stay(self.demand, self.books, board, self.before)
+        if unbound:
+            # Names must change hands: colour all anew, but let who can keep what it had.
+            other, fewer = bind(self.demand, self.books, board, self.ground, self.before.assigned)
+            if len(fewer) < len(unbound):
+                assigned, unbound = other, fewer
+            rescue(self.demand, self.books, board, assigned, unbound)
         start = board.start.copy()
         old = self.before
         for j in self.demand.pinned:
@@ -206,15 +211,9 @@ class Mender:
         capacity = self.change.capacity if self.change.capacity is not None else old.demand.capacity
         demand = replace(old.demand, capacity=capacity, pinned={})
         plan = Plan(
-            start, assigned, value, max(value, self._bound()), old.price, (), 0, demand
+            start, assigned, value, max(value, old.bound), old.price, (), 0, demand
         )  # fmt: skip
-        return Variant(plan, moves, drops, renamed, admitted, time.perf_counter() - began)
+        return Variant(plan, moves, drops, renamed, time.perf_counter() - began)
 
     def _why(self, j: int) -> Why:
         return Why.NODES_GONE if j in self.displaced else Why.MADE_WAY
-
-    def _admit(self, board: object) -> tuple[int, ...]:
-        return ()
-
-    def _bound(self) -> float:
-        return self.before.bound

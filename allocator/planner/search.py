@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .binding import bind, rescue
 from .board import board_of, books_of, ground_of, guide_of, near_of
@@ -41,7 +39,9 @@ class Search:
         mean = self.books.value.mean() if len(self.demand) else 0.0
         while len(self.demand):
             past = time.perf_counter() - self.began
-            done = past / seconds if iterations is None else (self.iterations / iterations if iterations else 1)
+            done = (
+                past / seconds if iterations is None else (self.iterations / iterations if iterations else 1)
+            )
             if done >= 1:
                 break
             turns = BATCH if iterations is None else min(BATCH, iterations - self.iterations)
@@ -83,5 +83,12 @@ class Search:
         start = board.start.copy()
         value = float(self.books.value[start >= 0].sum())
         return Plan(
-            start, assigned, value, self.bound.value, self.bound.price, tuple(self.history), self.iterations, self.demand,
+            start,
+            assigned,
+            value,
+            self.bound.value,
+            self.bound.price,
+            tuple(self.history),
+            self.iterations,
+            self.demand,
         )

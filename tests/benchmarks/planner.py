@@ -105,6 +105,7 @@ def bound_time() -> None:
 
     from allocator.planner.bound import upper_bound
 
+    upper_bound(random_instance(100, weeks=2))
     instance = random_instance(10_000, seed=SEED)
     began = time.perf_counter()
     upper_bound(instance)
@@ -117,6 +118,7 @@ def availability() -> None:
     instance = random_instance(10_000, seed=SEED)
     columns = (instance.nodes, instance.gpus, instance.duration, instance.earliest, instance.latest)
     rows = np.stack(columns, axis=1).tolist()
+    Calendar(2, 10).book(1, 1, 1)
     calendar = Calendar(instance.nodes_total, instance.slots)
     began = time.perf_counter()
     placed = sum(calendar.book(*row) is not None for row in rows)
@@ -154,7 +156,7 @@ def check_repair(instance: Any, before: Plan, variant: Variant, now: int, capaci
     for j in np.flatnonzero(variant.plan.start >= 0):
         start, end = variant.plan.start[j], variant.plan.start[j] + instance.duration[j]
         names = variant.plan.assigned[j]
-        assert instance.earliest[j] <= start and end <= instance.latest[j]
+        assert instance.earliest[j] <= start <= instance.latest[j] - instance.duration[j]
         assert len(set(names)) == instance.nodes[j]
         free[max(start, now) : max(end, now), names] -= instance.gpus[j]
         assert start == before.start[j] or (start >= now and before.start[j] >= now)
@@ -209,8 +211,12 @@ def chart(curves: list[tuple[str, list[tuple[float, float]]]]) -> None:
         )
         colour = colours[place % len(colours)]
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        parts.append(f'<text x="{wide - 260}" y="{high - 70 - 16 * place}" font-size="12" fill="{colour}">{name}</text>')
-    parts.append(f'<text x="60" y="{high - 10}" font-size="12">value over the bound in {longest:.0f} s</text></svg>')
+        parts.append(
+            f'<text x="{wide - 260}" y="{high - 70 - 16 * place}" font-size="12" fill="{colour}">{name}</text>'
+        )
+    parts.append(
+        f'<text x="60" y="{high - 10}" font-size="12">value over the bound in {longest:.0f} s</text></svg>'
+    )
     CHART.parent.mkdir(parents=True, exist_ok=True)
     CHART.write_text("\n".join(parts), encoding="utf-8")
     figure("chart of value over time", str(CHART.relative_to(ROOT)))

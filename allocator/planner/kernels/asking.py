@@ -31,7 +31,7 @@ def book(free: Free, levels: Levels, nodes: Ints, gpus: int, start: int, end: in
         for node in nodes:
             left = free[t, node] - gpus
             if left < 0 or left > WHOLE:
-                return node
+                return int(node)
     for t in range(start, end):
         for node in nodes:
             before = free[t, node]
@@ -94,7 +94,7 @@ def _fullest(free: Free, run: Ints, duration: int, start: int, count: int, found
 
 @compiled
 def least_free(free: Free, start: int, end: int) -> Free:
-    least = free[start].copy()
+    least: Free = free[start].copy()
     for t in range(start + 1, end):
         for node in range(free.shape[1]):
             least[node] = min(least[node], free[t, node])

@@ -45,7 +45,7 @@ def cache_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="kezek-numba-"))
 
 
-numba_config.CACHE_DIR = str(cache_folder())
+setattr(numba_config, "CACHE_DIR", str(cache_folder()))  # noqa: B010 - numba sets its settings so itself
 
 
 def compiled(function: F) -> F:

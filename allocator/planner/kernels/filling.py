@@ -46,7 +46,7 @@ class Memory(NamedTuple):
     start: Ints
     row: Ints
     seen: NDArray[np.int64]  # the turn in which a booking was last touched
-    count: NDArray[np.int64]  # touched in this turn; number of the turn
+    tally: NDArray[np.int64]  # touched in this turn; number of the turn
     left: Ints  # reach around the slot being filled, by what is asked
     right: Ints
 
@@ -71,12 +71,12 @@ def shift(near: Near, j: int, placed: bool) -> None:
 
 @compiled
 def remember(board: Board, memory: Memory, j: int) -> None:
-    if memory.seen[j] == memory.count[1]:
+    if memory.seen[j] == memory.tally[1]:
         return
-    n = memory.count[0]
-    memory.seen[j] = memory.count[1]
+    n = memory.tally[0]
+    memory.seen[j] = memory.tally[1]
     memory.who[n], memory.start[n], memory.row[n] = j, board.start[j], board.row[j]
-    memory.count[0] = n + 1
+    memory.tally[0] = n + 1
 
 
 @compiled
@@ -97,7 +97,7 @@ def send(books: Books, board: Board, near: Near, memory: Memory, j: int) -> None
 
 @compiled
 def undo(books: Books, board: Board, near: Near, memory: Memory) -> None:
-    for i in range(memory.count[0]):
+    for i in range(memory.tally[0]):
         j = memory.who[i]
         if board.start[j] >= 0:
             take(books, board, j)
@@ -105,7 +105,7 @@ def undo(books: Books, board: Board, near: Near, memory: Memory) -> None:
                 shift(near, j, False)
         elif memory.start[i] >= 0:
             shift(near, j, True)
-    for i in range(memory.count[0]):
+    for i in range(memory.tally[0]):
         if memory.start[i] >= 0:
             put(books, board, memory.who[i], memory.start[i], memory.row[i])
 
@@ -143,15 +143,10 @@ def fill_once(
     for i in range(first, first + waits):
         j = near.members[i]
         card = books.card[j]
-        g = card[1]
-        if row < 0:
-            if g < WHOLE:
-                continue
-            asked = card[0]
-        else:
-            if g == WHOLE:
-                continue
-            asked = g
+        # Whole bookings lie on counted nodes, parts in rows: each is asked in its own measure.
+        if (card[1] == WHOLE) != (row < 0):
+            continue
+        asked = card[0] if row < 0 else card[1]
         if asked > spare:
             continue
         if memory.left[asked] < 0:
@@ -166,7 +161,12 @@ def fill_once(
         elif rule == BY_DENSITY:
             mine = guide.gain[j] + 0.1 * books.value[j] * chance(board.dice)
         elif rule == BY_FIT:
-            mine = asked * d / float(spare * (memory.right[asked] - memory.left[asked])) * (0.7 + chance(board.dice))
+            mine = (
+                asked
+                * d
+                / float(spare * (memory.right[asked] - memory.left[asked]))
+                * (0.7 + chance(board.dice))
+            )
         else:
             mine = chance(board.dice)
         if mine > most:
@@ -178,7 +178,15 @@ def fill_once(
 
 @compiled
 def fill(
-    books: Books, board: Board, near: Near, guide: Guide, memory: Memory, begin: int, end: int, row: int, rule: int
+    books: Books,
+    board: Board,
+    near: Near,
+    guide: Guide,
+    memory: Memory,
+    begin: int,
+    end: int,
+    row: int,
+    rule: int,
 ) -> None:
     """Fill what is free between two slots, in whole nodes or in a row.
 
@@ -186,12 +194,12 @@ def fill(
     """
     before = 0
     for slot in range(begin, end):
-        spare = board.room[slot] if row < 0 else np.int32(board.free[row, slot])
+        spare = int(board.room[slot] if row < 0 else board.free[row, slot])
         if row >= 0 and spare == WHOLE and board.room[slot] <= 0:
-            spare = np.int32(0)
+            spare = 0
         if spare > before:
             while spare > 0 and fill_once(books, board, near, guide, memory, slot, row, rule) >= 0:
-                spare = board.room[slot] if row < 0 else np.int32(board.free[row, slot])
+                spare = int(board.room[slot] if row < 0 else board.free[row, slot])
         before = spare
 
 

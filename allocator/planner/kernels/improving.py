@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .compiling import compiled
-from .filling import BY_CHANCE, BY_VALUE, RULES, Guide, Memory, Near, bring, fill, send, undo
-from .placing import insert, part_place, whole_start
-from .state import WHOLE, Board, Books, Ints, chance, put, roll
+from .filling import RULES, Guide, Memory, Near, bring, fill, send, undo
+from .placing import part_place, whole_start
+from .state import WHOLE, Board, Books, Ints, chance, roll
 
 
 class Knobs(NamedTuple):
@@ -28,7 +28,7 @@ def ruin(books: Books, board: Board, near: Near, memory: Memory, slot: int, row:
         return
     if row < 0:
         for _ in range(wanted * 8):
-            if memory.count[0] >= wanted:
+            if memory.tally[0] >= wanted:
                 return
             waits = near.waits[bucket]
             many = near.first[bucket + 1] - first - waits
@@ -41,7 +41,7 @@ def ruin(books: Books, board: Board, near: Near, memory: Memory, slot: int, row:
         return
     offset = roll(board.dice, many)
     i = 0
-    while i < many and memory.count[0] < wanted:
+    while i < many and memory.tally[0] < wanted:
         j = near.members[first + waits + (offset + i) % many]
         i += 1
         at = board.start[j]
@@ -55,17 +55,25 @@ def ruin(books: Books, board: Board, near: Near, memory: Memory, slot: int, row:
 
 @compiled
 def eject_at(
-    books: Books, board: Board, near: Near, guide: Guide, memory: Memory, slot: int, row: int, end: int, lack: int
+    books: Books,
+    board: Board,
+    near: Near,
+    guide: Guide,
+    memory: Memory,
+    slot: int,
+    row: int,
+    end: int,
+    lack: int,
 ) -> bool:
     """Take out one booking that is on at a slot (in a row, or whole).
 
-    lack: nodes, or GPUs in the row, that are wanting there, until end. The least value for each node-slot that
-    helps goes; what stands out beyond the gap is lost for nothing.
+    lack: nodes, or GPUs in the row, that are wanting there, until end. The least value
+    for each node-slot that helps goes; what stands out beyond the gap is lost for nothing.
     """
     bucket = slot // near.width
     first, waits = near.first[bucket], near.waits[bucket]
     many = near.first[bucket + 1] - first - waits
-    if many <= 0 or memory.count[0] >= 30:
+    if many <= 0 or memory.tally[0] >= 30:
         return False
     best, least = -1, np.inf
     for i in range(first + waits, first + waits + many):
@@ -175,59 +183,82 @@ def choose_row_slot(board: Board) -> tuple[int, int]:
 
 
 @compiled
-def turn_once(books: Books, board: Board, near: Near, guide: Guide, knobs: Knobs, memory: Memory, heat: float) -> float:
-    """One ruin and recreate; what the plan's value changed by."""
+def open_hole(
+    books: Books, board: Board, near: Near, guide: Guide, knobs: Knobs, memory: Memory
+) -> tuple[int, int, bool]:
+    """Take some out, perhaps to put one in: a slot of the hole (-1: none), its row, whether forced."""
     dice = board.dice
-    memory.count[0] = 0
-    memory.count[1] += 1
     kind = roll(dice, 16)
-    row = -1
     if kind < knobs.wanting:
         forced = choose_waiting(board, near, guide)
-        if forced < 0:
-            return 0.0
-        if not make_way(books, board, near, guide, memory, forced):
-            undo(books, board, near, memory)
-            return 0.0
-        slot = board.start[forced]
-    elif kind < knobs.wanting + knobs.parts:
+        if forced < 0 or not make_way(books, board, near, guide, memory, forced):
+            return -1, -1, True
+        return board.start[forced], -1, True
+    row = -1
+    if kind < knobs.wanting + knobs.parts:
         row, slot = choose_row_slot(board)
-        ruin(books, board, near, memory, slot, row, 1 + roll(dice, knobs.removed))
     else:
         slot = choose_slot(board)
-        ruin(books, board, near, memory, slot, -1, 1 + roll(dice, knobs.removed))
-    begin, end = slot, slot + 1
-    out = memory.count[0]
-    for i in range(out):
-        if memory.start[i] >= 0:
-            begin = min(begin, memory.start[i])
-            end = max(end, memory.start[i] + books.duration[memory.who[i]])
-    begin, end = max(0, begin - 1), min(len(board.room), end + 1)
-    rule = roll(dice, RULES)
-    if row >= 0:
-        fill(books, board, near, guide, memory, begin, end, row, rule)
-    elif kind >= knobs.wanting:
-        # At the slot itself first: there the hole is deepest.
-        fill(books, board, near, guide, memory, slot, slot + 1, -1, rule)
-    fill(books, board, near, guide, memory, begin, end, -1, rule)
+    ruin(books, board, near, memory, slot, row, 1 + roll(dice, knobs.removed))
+    return slot, row, False
+
+
+@compiled
+def put_back(books: Books, board: Board, near: Near, guide: Guide, memory: Memory, out: int) -> None:
+    """Those taken out that still wait go anywhere in their windows, if they can."""
     for i in range(out):
         j = memory.who[i]
         if board.start[j] >= 0:
             continue
         if books.gpus[j] == WHOLE:
-            start, row = whole_start(books, board, j, roll(dice, 4), guide.total), -1
+            start, row = whole_start(books, board, j, roll(board.dice, 4), guide.total), -1
         else:
             start, row = part_place(books, board, j, guide.total, 1)
         if start >= 0:
             bring(books, board, near, memory, j, start, row)
+
+
+@compiled
+def gained(books: Books, board: Board, memory: Memory) -> float:
+    """What this turn has brought."""
     change = 0.0
-    for i in range(memory.count[0]):
+    for i in range(memory.tally[0]):
         now, then = board.start[memory.who[i]] >= 0, memory.start[i] >= 0
         if now and not then:
             change += books.value[memory.who[i]]
         elif then and not now:
             change -= books.value[memory.who[i]]
-    if change < 0 and chance(dice) >= np.exp(change / heat):
+    return change
+
+
+@compiled
+def turn_once(
+    books: Books, board: Board, near: Near, guide: Guide, knobs: Knobs, memory: Memory, heat: float
+) -> float:
+    """One ruin and recreate; what the plan's value changed by."""
+    memory.tally[0] = 0
+    memory.tally[1] += 1
+    slot, row, forced = open_hole(books, board, near, guide, knobs, memory)
+    if slot < 0:
+        undo(books, board, near, memory)
+        return 0.0
+    begin, end = slot, slot + 1
+    out = memory.tally[0]
+    for i in range(out):
+        if memory.start[i] >= 0:
+            begin = min(begin, memory.start[i])
+            end = max(end, memory.start[i] + books.duration[memory.who[i]])
+    begin, end = max(0, begin - 1), min(len(board.room), end + 1)
+    rule = roll(board.dice, RULES)
+    if row >= 0:
+        fill(books, board, near, guide, memory, begin, end, row, rule)
+    elif not forced:
+        # At the slot itself first: there the hole is deepest.
+        fill(books, board, near, guide, memory, slot, slot + 1, -1, rule)
+    fill(books, board, near, guide, memory, begin, end, -1, rule)
+    put_back(books, board, near, guide, memory, out)
+    change = gained(books, board, memory)
+    if change < 0 and chance(board.dice) >= np.exp(change / heat):
         undo(books, board, near, memory)
         return 0.0
     return change
@@ -238,12 +269,13 @@ def improve(
     books: Books, board: Board, near: Near, guide: Guide, knobs: Knobs, heat: float, turns: int,
     value: float, best: float, best_start: Ints, best_row: Ints,
 ) -> tuple[float, float]:  # fmt: skip
-    """Some turns at one heat; returns the value now and the best, whose places are in best_start, best_row."""
+    """Some turns at one heat; the value now and the best, whose places are then in best_start, best_row."""
     count = len(books.value)
     asked = max(WHOLE, books.nodes.max()) + 1
     memory = Memory(
         np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.int32),
-        np.zeros(count, np.int64), np.zeros(2, np.int64), np.empty(asked, np.int32), np.empty(asked, np.int32),
+        np.zeros(count, np.int64), np.zeros(2, np.int64),
+        np.empty(asked, np.int32), np.empty(asked, np.int32),
     )  # fmt: skip
     for turn in range(turns):
         value += turn_once(books, board, near, guide, knobs, memory, heat)

@@ -20,14 +20,14 @@ def relieve(books: Books, board: Board, near: Near, guide: Guide, memory: Memory
         while board.room[t] < 0:
             while end < slots and board.room[end] < 0:
                 end += 1
-            memory.count[0] = 0
-            if not eject_at(books, board, near, guide, memory, t, -1, end, -board.room[t]):
-                if not _close_row(books, board, near, guide, memory, t):
-                    break
+            memory.tally[0] = 0
+            gone = eject_at(books, board, near, guide, memory, t, -1, end, -board.room[t])
+            if not gone and not _close_row(books, board, near, guide, memory, t):
+                break
         for row in range(min(board.rows[0], board.free.shape[0])):
             while board.free[row, t] < 0:
-                memory.count[0] = 0
-                if not eject_at(books, board, near, guide, memory, t, row, t + 1, -np.int64(board.free[row, t])):
+                memory.tally[0] = 0
+                if not eject_at(books, board, near, guide, memory, t, row, t + 1, -int(board.free[row, t])):
                     break
 
 
@@ -39,7 +39,7 @@ def _close_row(books: Books, board: Board, near: Near, guide: Guide, memory: Mem
         if board.free[row, slot] == WHOLE:
             continue
         while board.room[slot] == before:
-            memory.count[0] = 0
+            memory.tally[0] = 0
             if not eject_at(books, board, near, guide, memory, slot, row, slot + 1, WHOLE):
                 break
         if board.room[slot] > before:
@@ -51,10 +51,7 @@ def _close_row(books: Books, board: Board, near: Near, guide: Guide, memory: Mem
 def home_fits(books: Books, board: Board, j: int, start: int, row: int) -> bool:
     end = start + books.duration[j]
     if row < 0:
-        for t in range(start, end):
-            if board.room[t] < books.nodes[j]:
-                return False
-        return True
+        return bool(board.room[start:end].min() >= books.nodes[j])
     free = board.free[row]
     for t in range(start, end):
         if free[t] < books.gpus[j] or (free[t] == WHOLE and board.room[t] <= 0):
@@ -88,7 +85,7 @@ def settle(
 @compiled
 def cost(board: Board, home: Ints, j: int, start: int, dropped: Floats, moved: float) -> float:
     if start < 0:
-        return dropped[j]
+        return float(dropped[j])
     return 0.0 if start == home[j] else moved
 
 
@@ -104,11 +101,11 @@ def mend(
     """
     change, dice = 0.0, board.dice
     many = _list_away(board, home, near, dropped, away)
-    for turn in range(turns):
+    for _ in range(turns):
         if many == 0:
             break
-        memory.count[0] = 0
-        memory.count[1] += 1
+        memory.tally[0] = 0
+        memory.tally[1] += 1
         j = away[roll(dice, many)]
         if board.start[j] >= 0:
             send(books, board, near, memory, j)
@@ -119,13 +116,13 @@ def mend(
         if not done:
             undo(books, board, near, memory)
             continue
-        for i in range(memory.count[0]):
+        for i in range(memory.tally[0]):
             k = memory.who[i]
             if board.start[k] < 0:
                 settle(books, board, near, memory, k, home, home_row, guide.total)
         here = 0.0
         allowed = True
-        for i in range(memory.count[0]):
+        for i in range(memory.tally[0]):
             k = memory.who[i]
             here += cost(board, home, k, board.start[k], dropped, moved)
             here -= cost(board, home, k, memory.start[i], dropped, moved)
@@ -135,7 +132,7 @@ def mend(
             undo(books, board, near, memory)
             continue
         change += here
-        many = _list_away(board, home, near, dropped, away) if memory.count[0] > 1 or here else many
+        many = _list_away(board, home, near, dropped, away) if memory.tally[0] > 1 or here else many
     return change
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .compiling import compiled
-from .state import WHOLE, Board, Books, Floats, Ints, NDArray, put, roll
+from .state import WHOLE, Board, Books, Floats, Ints, put, roll
 
 EARLIEST, LATEST, CHEAPEST, ANY = 0, 1, 2, 3
 
@@ -17,7 +18,7 @@ def score(rule: int, start: int, duration: int, total: Floats, dice: NDArray[np.
     if rule == LATEST:
         return float(-start)
     if rule == CHEAPEST:
-        return total[start + duration] - total[start]
+        return float(total[start + duration] - total[start])
     return float(roll(dice, 1 << 20))
 
 
@@ -40,7 +41,7 @@ def whole_start(books: Books, board: Board, j: int, rule: int, total: Floats) ->
             continue
         first = start
         if rule == EARLIEST:
-            return first
+            return int(first)
         while start < last and room[start + d] >= k:
             start += 1
         here = score(rule, first, d, total, board.dice)

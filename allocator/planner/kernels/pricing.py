@@ -10,7 +10,7 @@ from .state import Books, Floats
 
 @compiled
 def cheapest(total: Floats, duration: int, earliest: int, last: int) -> tuple[int, float]:
-    """The start with the least price in a window, and that price per GPU; total is the running sum of prices."""
+    """The start with the least price in a window, and that price per GPU; total: running sum of prices."""
     begin, least = earliest, total[earliest + duration] - total[earliest]
     for start in range(earliest + 1, last + 1):
         cost = total[start + duration] - total[start]
@@ -21,7 +21,7 @@ def cheapest(total: Floats, duration: int, earliest: int, last: int) -> tuple[in
 
 @compiled
 def answer(books: Books, price: Floats, capacity: Floats, total: Floats, slope: Floats) -> float:
-    """The bound that these prices prove; slope becomes the capacity left when everyone takes its best start."""
+    """The bound that these prices prove; slope: the capacity left when all take their best starts."""
     slots = len(price)
     total[0] = 0.0
     bound = 0.0
@@ -50,7 +50,7 @@ def answer(books: Books, price: Floats, capacity: Floats, total: Floats, slope: 
 def descend(
     books: Books, capacity: Floats, price: Floats, lower: float, rounds: int, state: Floats
 ) -> tuple[float, Floats]:
-    """Subgradient descent with momentum and Polyak steps; state holds the step's share and the stall count."""
+    """Subgradient descent with momentum and Polyak steps; state holds the share of a step."""
     slots = len(price)
     total, slope, smooth = np.zeros(slots + 1), np.zeros(slots), np.zeros(slots)
     best, best_price = np.inf, price.copy()

@@ -32,7 +32,7 @@ class Board(NamedTuple):
     """A plan under way.
 
     Whole nodes are only counted: room[t] is how many are neither booked whole nor opened for parts at slot t.
-    Parts of nodes lie in rows: free[row, t] GPUs; a row where all 8 are free at t is closed and takes no room.
+    Parts of nodes lie in rows: free[row, t] GPUs; where all 8 are free the row is closed and takes no room.
     """
 
     room: Ints
@@ -52,7 +52,7 @@ def roll(dice: NDArray[np.uint64], sides: int) -> int:
     x ^= x >> np.uint64(27)
     dice[0] = x
     high = (x * np.uint64(2685821657736338717)) >> np.uint64(33)
-    return np.int64((high * np.uint64(sides)) >> np.uint64(31))
+    return np.int64((high * np.uint64(sides)) >> np.uint64(31))  # type: ignore[return-value]
 
 
 @compiled
