@@ -123,8 +123,10 @@ def _other_times(search: Search) -> Iterator[Change]:
 
 def _fewer(search: Search) -> Change | None:
     """As many nodes as fit; if not even one does, as many GPUs of one node."""
-    wish, hours = search.wish, int(search.wish.length.total_seconds())
-    budget = _budget(search) // hours if hours > 0 else 0
+    wish, seconds = search.wish, int(search.wish.length.total_seconds())
+    if wish.nodes < 1 or seconds <= 0:
+        return None
+    budget = _budget(search) // seconds
 
     def nodes(count: int) -> Ask | None:
         return _first(search, Shape(count, wish.gpus_per_node), wish.length)

@@ -168,6 +168,7 @@ def test_the_balance_binds_and_says_what_it_carries(session: Session, actor: Act
     ("wish", "constraint", "kinds"),
     [
         (Wish(9, 8, TEN), Constraint.SHAPE, {ChangeKind.FEWER}),
+        (Wish(0, 8, TEN), Constraint.SHAPE, set()),
         (Wish(2, 4, TEN), Constraint.SHAPE, set()),
         (Wish(1, 8, timedelta(minutes=90)), Constraint.LENGTH, {ChangeKind.SHORTER}),
         (Wish(1, 8, timedelta(days=30)), Constraint.LENGTH, {ChangeKind.SHORTER}),
