@@ -110,10 +110,17 @@ def series(session: Session, quota: Quota, by: Person) -> BookingSeries:
 
 
 def waiting(
-    session: Session, quota: Quota, by: Person, *, offer: Booking | None = None, now: datetime = NOW
+    session: Session,
+    quota: Quota,
+    by: Person,
+    *,
+    offer: Booking | None = None,
+    after: int = 20,
+    days: int = 20,
+    now: datetime = NOW,
 ) -> WaitlistEntry:
-    """A place on the waitlist, with an offer or without one."""
-    first = now.replace(minute=0, second=0, microsecond=0) + timedelta(days=20)
+    """A place on the waitlist for `days` from `after` days from now on, with an offer or without one."""
+    first = now.replace(minute=0, second=0, microsecond=0) + timedelta(days=after)
     row = WaitlistEntry(
         quota=quota,
         cluster_id=quota.cluster_id,
@@ -123,7 +130,7 @@ def waiting(
         gpus_per_node=1,
         length_seconds=3600,
         earliest_at=first,
-        latest_at=first + timedelta(days=20),
+        latest_at=first + timedelta(days=days),
         state=WaitlistState.OFFERED if offer else WaitlistState.WAITING,
         booking=offer,
         answer_until=offer.held_until if offer else None,

@@ -101,7 +101,7 @@ class Crowd:
             feed = calendars.feed(data, owner, quota=quota)
         calendars.feed(data, owner, token="a-secret")
         for _ in range(self.count):
-            entry = calendars.waiting(data, quota, owner, now=self.now)
+            entry = calendars.waiting(data, quota, owner, after=2, days=1, now=self.now)
         series = calendars.series(data, quota, owner)
         for number in range(self.count):
             start = self.now + timedelta(days=90 + number)
@@ -186,7 +186,7 @@ def test_sixty_cost_no_more_queries_than_two(
             joint = "&" if "?" in address else "?"
             answer = crowd.browsers[who].get(f"{address}{joint}limit=100", buffered=True)
         # sixty bookings are more than a quota may have open: asking for one more is refused with a page
-        assert answer.status_code in (200, 303, 422, 503), answer.text
+        assert answer.status_code in (200, 303, 409, 422, 503), answer.text
         asked.append(statements)
     few, many = asked
     assert len(many) <= len(few), "\n".join(many)
