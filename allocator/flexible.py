@@ -126,8 +126,6 @@ def _room(session: Session, quota: Quota, search: Search, rules: BookingRules, n
     if replanning.is_contested(session, quota.cluster, quota.gpu_type):
         return None
     picture = planning.read(session, quota.cluster, quota.gpu_type, rules=rules, now=now)
-    if quota.cluster.frozen_until is not None:
-        first = max(first, search.grid.ceil(quota.cluster.frozen_until))
     length = search.wish.length
     claim = Claim(-1, 1, search.wish.shape, first, first + length, (), first, last, rules.cleaning)
     found = plan_search.make_room(picture, claim)

@@ -93,7 +93,7 @@ def read(
         now=now,
         nodes=tuple(replace(node, held=(*node.held, *held.get(node.id, ()))) for node in nodes),
         claims=tuple(claims),
-        waiting=tuple(waiting(entry, cluster, rules, now) for entry in entries),
+        waiting=tuple(waiting(entry, rules, now) for entry in entries),
         whole=not cluster.shares_nodes,
         grid=grid_of(rules),
         cleaning=rules.cleaning,
@@ -140,15 +140,13 @@ def queue(session: Session, cluster: Cluster, gpu_type: str, now: datetime) -> S
     ).all()
 
 
-def waiting(entry: WaitlistEntry, cluster: Cluster, rules: BookingRules, now: datetime) -> Claim:
+def waiting(entry: WaitlistEntry, rules: BookingRules, now: datetime) -> Claim:
     """An entry as what a plan makes room for: its number is negative, and it has no places yet."""
     length = timedelta(seconds=entry.length_seconds)
     quota = entry.quota
     # whoever is offered something needs the time of an offer to say yes
     soonest = now + max(rules.lead_time, rules.hold)
     first = grid_of(rules).ceil(max(entry.earliest_at, quota.valid_from, soonest))
-    if cluster.frozen_until is not None:
-        first = max(first, grid_of(rules).ceil(cluster.frozen_until))
     last = min(entry.latest_at, quota.valid_until) - length
     return Claim(
         id=-entry.id,

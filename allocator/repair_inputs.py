@@ -27,7 +27,10 @@ def read_claims(
     """Every booking of the type that is not over, by its number. A constant number of queries."""
     periods = _published(session, cluster, gpu_type, now)
     rows = session.scalars(
-        _bookings((Booking.cluster_id == cluster.id) & (Quota.gpu_type == gpu_type) & (Booking.ends_at > now))
+        _bookings(
+            (Booking.cluster_id == cluster.id) & (Quota.gpu_type == gpu_type) & (Booking.ends_at > now)
+            # what the session has seen before it waited for the lock may have changed since
+        ).execution_options(populate_existing=True)
     )
     return [_claim(booking, cluster, periods, rules, now) for booking in rows if booking.slots]
 

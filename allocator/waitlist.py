@@ -1,8 +1,8 @@
 """The waitlist: who wants what is taken now is offered it when it gets free, one after the other.
 
-An offer is a held booking with time to answer (``cascade`` makes them). Whoever lets it pass makes way for the
-next and rests before another one. The order is public: fewest offers let pass, then what is worth most where it is crowded, then
-who came first.
+An offer is a held booking with time to answer (``cascade`` makes them). Whoever lets it pass makes way for
+the next and rests before another one. The order is public: fewest offers let pass, then what is worth most
+where it is crowded, then who came first.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ def _expected(
     session: Session, entry: WaitlistEntry, rules: BookingRules, now: datetime
 ) -> tuple[datetime | None, bool]:
     cluster = entry.quota.cluster
-    claim = planning.waiting(entry, cluster, rules, now)
+    claim = planning.waiting(entry, rules, now)
     if claim.first > claim.last:
         return None, False
     until = claim.last + claim.length + claim.gap

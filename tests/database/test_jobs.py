@@ -182,6 +182,7 @@ def test_every_job_of_a_site_runs(database_url: str, tmp_path: Path) -> None:
             "inventory:alem",
             "reconcile:alem",
             "usage:alem",
+            "plan:alem",
             "expiry",
             "no-shows",
             "periods",

@@ -1,0 +1,285 @@
+"""The waitlist on both databases: who is offered what gets free, in which order, and what silence means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from allocator import bookings, cascade, events, offers, plan_search, planning, waitlist
+from allocator.actors import Actor
+from allocator.errors import Invalid, NotFound, Stale, WrongState
+from allocator.models import Booking, Event, NodeSlot, OutboxItem, PlanRun, Quota, WaitlistEntry
+from allocator.offer_search import Wish
+from allocator.policy import load_policy
+from allocator.states import BookingState, QuotaState, WaitlistState
+from tests import factories
+from tests.factories import NOW
+
+RULES = load_policy().bookings
+ONE, TEN, DAY = timedelta(hours=1), timedelta(hours=10), timedelta(days=1)
+SOON = NOW + 2 * DAY
+ANSWER = RULES.waitlist_answer
+
+Joining = Callable[..., WaitlistEntry]
+
+
+@pytest.fixture
+def quota(session: Session) -> Quota:
+    """1,600 GPU-hours on four nodes of eight GPUs."""
+    return factories.quota(session)
+
+
+@pytest.fixture
+def taken(session: Session, quota: Quota) -> Booking:
+    """The whole cluster for the day that all wait for."""
+    on = list(quota.cluster.nodes)
+    return factories.booking(session, rival(session, quota, 90_000), on=on, starts_at=SOON, hours=24)
+
+
+def rival(session: Session, quota: Quota, gpu_hours: int = 1_600) -> Quota:
+    """Another applicant's quota on the same cluster."""
+    applicant = factories.person(session)
+    return factories.quota(
+        session, factories.application(session, applicant, quota.cluster, gpu_hours=gpu_hours)
+    )
+
+
+def actor_of(quota: Quota) -> Actor:
+    return factories.actor_of(quota.application.applicant)
+
+
+def wish(nodes: int = 4, gpus: int = 8, hours: int = 24) -> Wish:
+    return Wish(nodes, gpus, timedelta(hours=hours), SOON, SOON + DAY)
+
+
+def join(session: Session, quota: Quota, wanted: Wish | None = None, now: datetime = NOW) -> WaitlistEntry:
+    return waitlist.join(session, actor_of(quota), quota, wanted or wish(), rules=RULES, now=now)
+
+
+def give_back(session: Session, booking: Booking, now: datetime = NOW) -> None:
+    actor = factories.actor_of(booking.booked_by)
+    bookings.cancel(session, actor, booking, reason="", expected_version=booking.version, now=now)
+
+
+def round_at(session: Session, quota: Quota, now: datetime = NOW) -> list[WaitlistEntry]:
+    """What the scheduler does for the waitlist, without a planner."""
+    cluster = quota.cluster
+    cascade.settle(session, cluster, rules=RULES, now=now)
+    queue = planning.queue(session, cluster, "h200", now)
+    entries = waitlist.in_order(session, cluster, "h200", queue)
+    picture = planning.read(session, cluster, "h200", entries, rules=RULES, now=now)
+    solution = plan_search.solve(picture, seconds=0)
+    return cascade.offer_all(session, solution.admitted, rules=RULES, now=now)
+
+
+def letters(session: Session) -> list[str]:
+    return list(session.scalars(select(OutboxItem.letter).order_by(OutboxItem.id)))
+
+
+def test_what_gets_free_is_offered_and_held(session: Session, quota: Quota, taken: Booking) -> None:
+    entry = join(session, quota)
+    assert round_at(session, quota) == []
+    give_back(session, taken)
+    session.query(OutboxItem).delete()
+    assert round_at(session, quota) == [entry]
+    assert (entry.state, entry.answer_until) == (WaitlistState.OFFERED, NOW + ANSWER)
+    held = entry.booking
+    assert held is not None
+    assert (held.state, held.held_until, held.starts_at) == (BookingState.HELD, NOW + ANSWER, SOON)
+    assert held.booked_by_id == quota.application.applicant_id
+    assert letters(session) == ["waitlist_offer"]
+    assert round_at(session, quota) == []  # it is held, and nobody is asked twice
+    event = session.scalars(select(Event).where(Event.kind == "booking.held")).one()
+    assert event.actor_id is None  # the machine held it, for a person
+
+
+def test_a_yes_makes_a_booking(session: Session, quota: Quota, taken: Booking) -> None:
+    entry = join(session, quota)
+    give_back(session, taken)
+    round_at(session, quota)
+    with pytest.raises(Stale):
+        waitlist.accept(session, actor_of(quota), entry, expected_version=1, now=NOW)
+    actor = actor_of(quota)
+    booking = waitlist.accept(session, actor, entry, expected_version=entry.version, now=NOW + ONE)
+    assert (booking.state, entry.state) == (BookingState.CONFIRMED, WaitlistState.ACCEPTED)
+    assert letters(session)[-1] == "booking_confirmed"
+    with pytest.raises(WrongState):
+        waitlist.decline(session, actor, entry, expected_version=entry.version, rules=RULES, now=NOW + ONE)
+    events.verify(session)
+
+
+def test_a_no_goes_to_the_next_one(session: Session, quota: Quota, taken: Booking) -> None:
+    first, second = join(session, quota), join(session, rival(session, quota), now=NOW + ONE)
+    give_back(session, taken)
+    assert round_at(session, quota, NOW + ONE) == [first]
+    held = first.booking
+    assert held is not None
+    actor = actor_of(quota)
+    waitlist.decline(session, actor, first, expected_version=first.version, rules=RULES, now=NOW + ONE)
+    assert (first.state, first.offers, held.state) == (WaitlistState.WAITING, 1, BookingState.LAPSED)
+    assert round_at(session, quota, NOW + ONE) == [second]
+    # and back to the first, when it has rested and the second lets it pass as well
+    late = NOW + ONE + ANSWER
+    assert round_at(session, quota, late) == [first]
+    assert second.offers == 1
+
+
+def test_silence_is_a_no_and_a_letter(session: Session, quota: Quota, taken: Booking) -> None:
+    entry = join(session, quota)
+    give_back(session, taken)
+    round_at(session, quota)
+    late = NOW + ANSWER
+    with pytest.raises(WrongState):
+        waitlist.accept(session, actor_of(quota), entry, expected_version=entry.version, now=late)
+    cascade.settle(session, quota.cluster, rules=RULES, now=late)
+    assert (entry.state, entry.offers, entry.booking) == (WaitlistState.WAITING, 1, None)
+    assert session.scalars(select(NodeSlot)).all() == []
+    assert letters(session)[-1] == "waitlist_passed"
+    assert round_at(session, quota, late) == []  # it rests
+    assert round_at(session, quota, late + ANSWER) == [entry]
+
+
+def test_who_never_answers_waits_no_more(session: Session, quota: Quota, taken: Booking) -> None:
+    entry = join(session, quota)
+    entry.offers = cascade.MOST_PASSED - 1
+    give_back(session, taken)
+    round_at(session, quota)
+    cascade.settle(session, quota.cluster, rules=RULES, now=NOW + ANSWER)
+    assert entry.state is WaitlistState.LAPSED
+    assert letters(session)[-1] == "waitlist_over"
+
+
+def test_an_offer_may_be_taken_on_its_booking_too(session: Session, quota: Quota, taken: Booking) -> None:
+    entry = join(session, quota)
+    give_back(session, taken)
+    round_at(session, quota)
+    held = entry.booking
+    assert held is not None
+    offers.accept(session, actor_of(quota), held, expected_version=held.version, now=NOW)
+    cascade.settle(session, quota.cluster, rules=RULES, now=NOW + ANSWER)
+    assert (entry.state, held.state) == (WaitlistState.ACCEPTED, BookingState.CONFIRMED)
+
+
+def test_a_window_that_is_over_ends_the_waiting(session: Session, quota: Quota, taken: Booking) -> None:
+    entry = join(session, quota, wish(hours=10))
+    late = SOON + timedelta(hours=14)
+    cascade.settle(session, quota.cluster, rules=RULES, now=late - ONE)
+    assert entry.state is WaitlistState.WAITING
+    cascade.settle(session, quota.cluster, rules=RULES, now=late)
+    assert (entry.state, letters(session)[-1]) == (WaitlistState.LAPSED, "waitlist_over")
+
+
+def test_a_closed_quota_waits_for_nothing(session: Session, quota: Quota, taken: Booking) -> None:
+    entry = join(session, quota)
+    quota.state = QuotaState.CLOSED
+    give_back(session, taken)
+    assert round_at(session, quota) == []
+    assert entry.state is WaitlistState.LAPSED
+
+
+def test_who_cannot_pay_is_passed_over(session: Session, quota: Quota, taken: Booking) -> None:
+    first, second = join(session, quota), join(session, rival(session, quota), now=NOW + ONE)
+    quota.gpu_seconds = 1
+    give_back(session, taken)
+    assert round_at(session, quota) == []
+    assert (first.state, first.offers) == (WaitlistState.WAITING, 0)
+    assert first.rests_until == NOW + cascade.RETRY
+    assert round_at(session, quota) == [second]
+
+
+def test_small_entries_pass_large_ones_that_do_not_fit(
+    session: Session, quota: Quota, taken: Booking
+) -> None:
+    large, small = join(session, quota), join(session, rival(session, quota), wish(1, 8, 10))
+    node = taken.slots[0]
+    session.delete(node)
+    session.flush()
+    assert round_at(session, quota) == [small]
+    assert large.state is WaitlistState.WAITING
+
+
+def test_rank_and_date_are_honest(session: Session, quota: Quota, taken: Booking) -> None:
+    first = join(session, quota)
+    second = join(session, rival(session, quota), now=NOW + ONE)
+    elsewhere = factories.quota(session)  # another cluster is no rival
+    standing = waitlist.standing(session, second, rules=RULES, now=NOW)
+    assert elsewhere.cluster_id != quota.cluster_id
+    assert (standing.rank, standing.of, standing.expected_at) == (2, 2, None)
+    give_back(session, taken)
+    assert waitlist.standing(session, first, rules=RULES, now=NOW).expected_at == SOON
+    round_at(session, quota)
+    standing = waitlist.standing(session, second, rules=RULES, now=NOW)
+    assert (standing.rank, standing.of) == (1, 1)
+    assert (standing.expected_at, standing.if_others_decline) == (SOON, True)
+    with pytest.raises(WrongState):
+        waitlist.standing(session, first, rules=RULES, now=NOW)
+
+
+def test_prices_decide_before_arrival(session: Session, quota: Quota, taken: Booking) -> None:
+    small, large = join(session, quota, wish(1, 8, 10)), join(session, rival(session, quota))
+    run = PlanRun(
+        cluster_id=quota.cluster_id,
+        gpu_type="h200",
+        made_at=NOW,
+        starts_at=NOW,
+        prices={"hours": [1.0] * 100},
+        bookings=1,
+        value=1.0,
+        bound=1.0,
+    )
+    assert waitlist.in_order(session, quota.cluster, "h200", [small, large]) == [small, large]
+    session.add(run)
+    session.flush()
+    assert waitlist.in_order(session, quota.cluster, "h200", [small, large]) == [large, small]
+
+
+def test_nobody_waits_for_what_is_free(session: Session, quota: Quota) -> None:
+    with pytest.raises(Invalid) as error:
+        join(session, quota)
+    assert set(error.value.fields) == {"latest_at"}
+
+
+def test_a_quota_waits_for_so_much(session: Session, quota: Quota, taken: Booking) -> None:
+    for _ in range(waitlist.MOST_ENTRIES):
+        join(session, quota, wish(1, 1, 1))
+    with pytest.raises(Invalid) as error:
+        join(session, quota, wish(1, 1, 1))
+    assert set(error.value.fields) == {"limit"}
+    with pytest.raises(Invalid) as error:
+        join(session, rival(session, quota, 90_000), wish(9))
+    assert set(error.value.fields) == {"nodes"}
+
+
+def test_leaving_gives_the_offer_up(session: Session, quota: Quota, taken: Booking) -> None:
+    entry = join(session, quota)
+    give_back(session, taken)
+    round_at(session, quota)
+    held = entry.booking
+    assert held is not None
+    waitlist.withdraw(session, actor_of(quota), entry, expected_version=entry.version, now=NOW)
+    assert (entry.state, held.state) == (WaitlistState.WITHDRAWN, BookingState.LAPSED)
+    with pytest.raises(WrongState):
+        waitlist.withdraw(session, actor_of(quota), entry, expected_version=entry.version, now=NOW)
+
+
+def test_entries_are_their_own_business(session: Session, quota: Quota, taken: Booking) -> None:
+    entry = join(session, quota)
+    actor = actor_of(quota)
+    assert waitlist.find(session, actor, entry.id) is entry
+    assert list(waitlist.of_quota(session, actor, quota)) == [entry]
+    assert list(session.scalars(waitlist.own(actor))) == [entry]
+    stranger = factories.actor_of(factories.person(session))
+    assert list(session.scalars(waitlist.own(stranger))) == []
+    for use in (
+        lambda: waitlist.find(session, stranger, entry.id),
+        lambda: waitlist.of_quota(session, stranger, quota),
+        lambda: waitlist.join(session, stranger, quota, wish(), rules=RULES, now=NOW),
+        lambda: waitlist.withdraw(session, stranger, entry, expected_version=1, now=NOW),
+        lambda: waitlist.accept(session, stranger, entry, expected_version=1, now=NOW),
+    ):
+        with pytest.raises(NotFound):
+            use()
