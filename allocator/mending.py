@@ -136,8 +136,7 @@ class Board:
     def at(self, claim: Claim, start: datetime, only: Collection[int] | None = None) -> Claim | None:
         """The claim with that start and places for it (on ``only`` these nodes), or None."""
         end = start + claim.length
-        rows = (node for node in self._rows() if only is None or node.id in only)
-        free = [free_during(node, start, end + claim.gap) for node in rows]
+        free = [free_during(node, start, end + claim.gap) for node in self._rows(only)]
         places = pick(free, claim.shape, whole=self._whole)
         return replace(claim, starts_at=start, ends_at=end, places=tuple(places)) if places else None
 
@@ -185,9 +184,11 @@ class Board:
             return None
         return [self.claims[who] for who in sorted(set().union(*chosen.values()))]
 
-    def _rows(self) -> Iterator[NodeHeld]:
+    def _rows(self, only: Collection[int] | None = None) -> Iterator[NodeHeld]:
         for node in self._nodes.values():
-            yield NodeHeld(node.id, node.name, node.gpus, tuple(held for held, _ in self._held[node.id]))
+            if only is None or node.id in only:
+                held = tuple(held for held, _ in self._held[node.id])
+                yield NodeHeld(node.id, node.name, node.gpus, held)
 
 
 def hit(claims: Iterable[Claim], losses: Sequence[Loss]) -> list[Claim]:

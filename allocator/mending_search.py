@@ -6,7 +6,7 @@ where whatever does not bind is put elsewhere. The better of both answers is tak
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -220,37 +220,67 @@ def _bind(
     whole: bool,
     grid: Grid,
 ) -> Variant:
-    """The planner's answer on the exact board: first what stays, then the rest, each as near as it can be."""
+    """The planner's starts on the exact board, with as few other nodes as will do.
+
+    First with the old nodes for all who keep their time. Where those that move do not fit in between, with
+    the planner's own nodes for everybody.
+    """
     wanted = {claim.id: world.slots.at(int(slot)) for claim, slot in _placed(world, planned.plan)}
     names = {
         claim.id: {world.rows[row] for row in planned.plan.assigned[number]}
         for number, claim in enumerate(world.moving)
     }
-    board = Board(nodes, world.fixed, whole, grid)
-    for loss in losses:
-        board.close(loss)
     lost = {claim.id for claim in hit(claims, losses)}
-    rest: list[Claim] = []
-    for claim in world.moving:
-        same = {place.node_id for place in claim.places} == names[claim.id]
-        if wanted.get(claim.id) == claim.starts_at and same and claim.id not in lost:
-            board.put(claim)
-        else:
-            rest.append(claim)
+    found = []
+    for keep in (True, False):
+        board = Board(nodes, world.fixed, whole, grid)
+        for loss in losses:
+            board.close(loss)
+        stays = {
+            claim.id
+            for claim in world.moving
+            if wanted.get(claim.id) == claim.starts_at
+            and claim.id not in lost
+            and (keep or {place.node_id for place in claim.places} == names[claim.id])
+        }
+        for claim in world.moving:
+            if claim.id in stays:
+                board.put(claim)
+        rest = [claim for claim in world.moving if claim.id not in stays]
+        dropped = _fill(board, rest, wanted, None if keep else names)
+        found.append(variant_of(claims, board, dropped, losses, dict(_sakes(claims, board, lost))))
+    return min(found, key=lambda one: (*_cost(one), len(one.changes)))
+
+
+def _fill(
+    board: Board,
+    rest: Sequence[Claim],
+    wanted: Mapping[int, datetime],
+    names: Mapping[int, Collection[int]] | None,
+) -> list[Claim]:
+    """Place the rest where the planner wants it, what does not bind as near as may be; returns the others."""
+    by_size = sorted(rest, key=lambda one: (-one.weight, one.id))
+    left = [
+        claim
+        for claim in by_size
+        if not _put(board, claim, wanted.get(claim.id), names[claim.id] if names else None)
+    ]
     dropped = []
-    for claim in sorted(rest, key=lambda one: (-one.weight, one.id)):
-        start = wanted.get(claim.id, claim.starts_at)
-        found = (
-            board.at(claim, start, only=names[claim.id])
-            or board.at(claim, start)
-            or board.at(claim, claim.starts_at)
-            or board.nearest(claim)
-        )
-        if found:
-            board.put(found)
+    for claim in sorted(left, key=lambda one: (one.id not in wanted, -one.weight, one.id)):
+        other = board.at(claim, claim.starts_at) or board.nearest(claim)
+        if other:
+            board.put(other)
         else:
             dropped.append(claim)
-    return variant_of(claims, board, dropped, losses, dict(_sakes(claims, board, lost)))
+    return dropped
+
+
+def _put(board: Board, claim: Claim, start: datetime | None, nodes: Collection[int] | None) -> bool:
+    """Whether the claim has its place where the planner put it."""
+    found = board.at(claim, start, only=nodes) if start else None
+    if found:
+        board.put(found)
+    return found is not None
 
 
 def _sakes(claims: Sequence[Claim], board: Board, lost: set[int]) -> Iterator[tuple[int, int]]:
