@@ -101,10 +101,22 @@ def situation(booking: Booking, used: int, rules: BookingRules, now: datetime) -
             time=duration(booking.starts_at - now),
         )
         return Situation("success", gettext("Your GPUs are reserved on the cluster"), text, command)
+    if booking.no_show_warned_at is not None and not used:
+        return _unused(booking, booking.no_show_warned_at + rules.no_show_grace, command)
     left = gettext("%(time)s are left.", time=duration(booking.ends_at - now))
     return Situation(
         "success", gettext("Your booked time is running"), f"{left} {_used(booking, used)}", command
     )
+
+
+def _unused(booking: Booking, until: datetime, command: str) -> Situation:
+    """A no-show that was warned: what to do, and what happens otherwise."""
+    text = gettext(
+        "Submit a job before %(until)s. Without one the rest of the booking is released then and not charged "
+        "any further; the time that has passed stays charged.",
+        until=moment(min(until, booking.ends_at)),
+    )
+    return Situation("warning", gettext("No job has run in your booking"), text, command)
 
 
 def _planned(booking: Booking, rules: BookingRules) -> Situation:

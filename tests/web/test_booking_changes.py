@@ -233,3 +233,11 @@ def test_node_names_are_told_once_they_are_settled(scene: Scene) -> None:
     page = scene.browser.get(f"/bookings/{far}")
     assert "alem001" not in page.text
     assert "Nodes settled on" in text_of(page)
+
+
+def test_who_runs_nothing_is_told_until_when(scene: Scene) -> None:
+    with scene.site.data() as data:
+        data.get_one(Booking, scene.booking).no_show_warned_at = NOW
+    told = text_of(scene.browser.get(scene.path))
+    assert "No job has run in your booking" in told
+    assert "the rest of the booking is released" in told
