@@ -217,9 +217,7 @@ def test_ending_early_cuts_its_slots_off(session: Session, quota: Quota, operato
     outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
     outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
     middle = SOON + HOUR
-    outages.call_off(
-        session, operator, outage, reason="Done.", expected_version=outage.version, now=middle
-    )
+    outages.call_off(session, operator, outage, reason="Done.", expected_version=outage.version, now=middle)
     assert (outage.state, outage.ends_at) == (OutageState.ENDED, middle)
     assert {slot.ends_at for slot in outage.slots} == {middle}
 
@@ -279,9 +277,7 @@ def test_only_operators_plan_outages(session: Session, quota: Quota) -> None:
     assert session.scalars(outage_queries.list_outages(auditor)).all() == []
 
 
-def test_an_open_proposal_is_given_up_with_its_draft(
-    session: Session, quota: Quota, operator: Actor
-) -> None:
+def test_an_open_proposal_is_given_up_with_its_draft(session: Session, quota: Quota, operator: Actor) -> None:
     outage = outages.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
     (first,) = outage_queries.proposals(session, outage)
     outages.prepare(session, operator, outage, rules=RULES, now=NOW)
