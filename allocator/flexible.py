@@ -26,7 +26,7 @@ from allocator import (
 )
 from allocator.actors import SYSTEM, Actor
 from allocator.authorization import Action, require
-from allocator.errors import Fault, Invalid, NoCapacity
+from allocator.errors import Fault, Invalid, NoCapacity, Stale
 from allocator.ledger import Balance
 from allocator.mending import Change, Claim
 from allocator.models import Booking, Cluster, Quota
@@ -115,19 +115,29 @@ def _faults(search: Search) -> dict[str, list[Fault]]:
 
 
 def _room(session: Session, quota: Quota, search: Search, rules: BookingRules, now: datetime) -> _Room | None:
-    """The least crowded free start; if there is none, one for which others make way."""
+    return _free(session, quota, search, now) or _made_free(session, quota, search, rules, now)
+
+
+def _free(session: Session, quota: Quota, search: Search, now: datetime) -> _Room | None:
+    """The least crowded start that is free."""
     starts = search.starts()
-    if nearest_after(starts, search.since, search.grid) is not None:
-        crowds = congestion.read(session, quota, search.ground.nodes, search.window, now)
-        first = nearest_after(starts, search.since, search.grid)
-        start = offers.least_crowded(search.wish, search, starts, crowds) or first
-        return _Room(start) if start else None
-    first, last = search.span(search.wish.length)
+    first = nearest_after(starts, search.since, search.grid)
+    if first is None:
+        return None
+    crowds = congestion.read(session, quota, search.ground.nodes, search.window, now)
+    return _Room(offers.least_crowded(search.wish, search, starts, crowds) or first)
+
+
+def _made_free(
+    session: Session, quota: Quota, search: Search, rules: BookingRules, now: datetime
+) -> _Room | None:
+    """A start for which others whose time is not fixed make way."""
     if replanning.is_contested(session, quota.cluster, quota.gpu_type):
         return None
+    first, last = search.span(search.wish.length)
     picture = planning.read(session, quota.cluster, quota.gpu_type, rules=rules, now=now)
-    length = search.wish.length
-    claim = Claim(-1, 1, search.wish.shape, first, first + length, (), first, last, rules.cleaning)
+    end = first + search.wish.length
+    claim = Claim(-1, 1, search.wish.shape, first, end, (), first, last, rules.cleaning)
     found = plan_search.make_room(picture, claim)
     return _Room(found[0].starts_at, found[1]) if found else None
 
@@ -142,24 +152,42 @@ def ask(
     require(actor, Action.BOOKING_CREATE, quota)
     if actor.person_id is None:
         raise ValueError("a booking is made by a person")
-    capacity.lock(session, quota.cluster)
-    session.refresh(quota)
     search = Search.read(session, quota, wish, rules, now)
     if faults := _faults(search):
         raise Invalid(faults)
+    # who makes way is looked for before the lock: that may take a second, and versions are checked under it
     room = _room(session, quota, search, rules, now)
+    capacity.lock(session, quota.cluster)
+    session.refresh(quota)
+    if room is None or not room.changes:
+        search = Search.read(session, quota, wish, rules, now)
+        room = _free(session, quota, search, now)
     if room is None:
         raise NoCapacity(TAKEN)
-    terms = Terms(BookingState.PLANNED, window=search.window)
-    # a savepoint: without the booking nobody is planned anew either
-    with session.begin_nested():
-        if room.changes:
-            replanning.carry_out(session, room.changes, rules=rules, now=now, reason=MADE_ROOM)
-        exact = wish.at(room.start)
-        booking = placing.make(session, actor, quota, exact, terms=terms, rules=rules, now=now)
+    booking = _promise(session, actor, quota, search, room, rules, now)
     if not _is_due(booking, rules, now):  # else the next round fixes it, and one letter is enough
         booking_letters.planned(session, booking, now=now)
     return booking
+
+
+def _promise(
+    session: Session,
+    actor: Actor,
+    quota: Quota,
+    search: Search,
+    room: _Room,
+    rules: BookingRules,
+    now: datetime,
+) -> Booking:
+    terms, exact = Terms(BookingState.PLANNED, window=search.window), search.wish.at(room.start)
+    try:
+        # a savepoint: without the booking nobody is planned anew either
+        with session.begin_nested():
+            if room.changes:
+                replanning.carry_out(session, room.changes, rules=rules, now=now, reason=MADE_ROOM)
+            return placing.make(session, actor, quota, exact, terms=terms, rules=rules, now=now)
+    except Stale as error:
+        raise NoCapacity(TAKEN) from error
 
 
 def fixed_from(booking: Booking, rules: BookingRules) -> datetime | None:

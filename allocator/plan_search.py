@@ -108,9 +108,9 @@ def make_room(picture: Picture, claim: Claim) -> tuple[Claim, tuple[Change, ...]
     """
     loose = {one.id for one in picture.loose}
     claims = [replace(one, movable=one.id in loose) for one in picture.claims]
+    board = Board(picture.nodes, claims, picture.whole, picture.grid)
     start, step = claim.first, max((claim.last - claim.first) / STEPS, picture.grid.step)
     while start <= claim.last:
-        board = Board(picture.nodes, claims, picture.whole, picture.grid)
         found = _squeeze(board, claim, start)
         if found:
             return found, _changes(picture, board)
@@ -119,21 +119,28 @@ def make_room(picture: Picture, claim: Claim) -> tuple[Claim, tuple[Change, ...]
 
 
 def _squeeze(board: Board, claim: Claim, start: datetime) -> Claim | None:
+    """The claim on the board at that start, its blockers elsewhere; or None and a board as it was."""
     blockers = board.blockers(claim, start)
     if blockers is None:
         return None
     for blocker in blockers:
         board.take(blocker)
-    placed = board.at(claim, start)
-    if placed is None:
-        return None
-    board.put(placed)
-    for blocker in sorted(blockers, key=lambda one: -one.weight):
-        other = board.at(blocker, blocker.starts_at) or board.nearest(blocker)
-        if other is None:
-            return None
-        board.put(other)
-    return placed
+    put: list[Claim] = []
+    for one in (claim, *sorted(blockers, key=lambda one: -one.weight)):
+        found = board.at(one, start if one is claim else one.starts_at)
+        if found is None and one is not claim:
+            found = board.nearest(one)
+        if found is None:
+            break
+        board.put(found)
+        put.append(found)
+    if len(put) == 1 + len(blockers):
+        return put[0]
+    for found in put:
+        board.take(found)
+    for blocker in blockers:
+        board.put(blocker)
+    return None
 
 
 def _starts(picture: Picture, loose: Sequence[Claim], seconds: float, seed: int) -> dict[int, datetime]:
