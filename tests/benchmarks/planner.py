@@ -211,9 +211,8 @@ def chart(curves: list[tuple[str, list[tuple[float, float]]]]) -> None:
         )
         colour = colours[place % len(colours)]
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        parts.append(
-            f'<text x="{wide - 260}" y="{high - 70 - 16 * place}" font-size="12" fill="{colour}">{name}</text>'
-        )
+        at = f'x="{wide - 260}" y="{high - 70 - 16 * place}"'
+        parts.append(f'<text {at} font-size="12" fill="{colour}">{name}</text>')
     parts.append(
         f'<text x="60" y="{high - 10}" font-size="12">value over the bound in {longest:.0f} s</text></svg>'
     )
