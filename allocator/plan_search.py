@@ -5,14 +5,17 @@ A plan moves nothing without need: what keeps its promise where it is stays ther
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from time import monotonic
 
 from allocator.mending import Board, Change, Claim, variant_of
 from allocator.planning import Picture, Slots, demand_of
 
 STEPS = 48  # starts at which others are asked to make way for one
+SETTLING = 2  # whoever goes back to the old place leaves room for others to go back to theirs
+PATIENCE = 2.0  # seconds that a person waits for that
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,14 @@ class Solution:
 
     changes: tuple[Change, ...] = ()
     admitted: tuple[Claim, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Spot:
+    """Where the planner puts a booking: a start, and numbers of nodes."""
+
+    start: datetime
+    nodes: frozenset[int]
 
 
 def solve(picture: Picture, *, seconds: float, seed: int = 0) -> Solution:
@@ -65,30 +76,34 @@ def _planned(
     picture: Picture, loose: Sequence[Claim], seconds: float, seed: int
 ) -> tuple[list[Claim], Board] | None:
     """Whom the planner lets in and the board after that; None unless every promise is kept."""
-    starts = _starts(picture, loose, seconds, seed)
+    planned = _starts(picture, loose, seconds, seed)
     board = Board(picture.nodes, picture.claims, picture.whole, picture.grid)
     for claim in loose:
         board.take(claim)
-    wanted = [*picture.waiting, *loose]
-    # whole nodes first: parts find a gap beside them more easily than the other way round
-    wanted.sort(key=lambda one: (-one.shape.nodes * one.shape.gpus, starts.get(one.id, one.starts_at)))
-    missed = []
-    for claim in wanted:
-        if claim.id not in starts:
-            continue
-        found = board.at(claim, starts[claim.id])
-        if found:
-            board.put(found)
-        elif claim.id > 0:
-            missed.append(claim)
-    for claim in (*missed, *(one for one in loose if one.id not in starts)):
+    # the planner counts GPUs in slots; where ours then do not fit, promises go before those who wait
+    for claim in _put(board, loose, planned):
         found = board.nearest(claim)
         if found is None:
             return None
         board.put(found)
-    _settle(board, loose)
+    _put(board, [claim for claim in picture.waiting if claim.id in planned], planned)
+    for _ in range(SETTLING):
+        _settle(board, loose)
     admitted = [board.claims[one.id] for one in picture.waiting if one.id in board.claims]
     return admitted + _admit(board, [one for one in picture.waiting if one.id not in board.claims]), board
+
+
+def _put(board: Board, claims: Iterable[Claim], planned: Mapping[int, _Spot]) -> list[Claim]:
+    """Put them where the planner has them, on its nodes if that can be; returns those that do not fit."""
+    missed = []
+    for claim in sorted(claims, key=lambda one: -one.shape.nodes * one.shape.gpus):
+        spot = planned.get(claim.id)
+        found = spot and (board.at(claim, spot.start, spot.nodes) or board.at(claim, spot.start))
+        if found:
+            board.put(found)
+        else:
+            missed.append(claim)
+    return missed
 
 
 def _settle(board: Board, loose: Iterable[Claim]) -> None:
@@ -101,16 +116,19 @@ def _settle(board: Board, loose: Iterable[Claim]) -> None:
         board.put(before or now)
 
 
-def make_room(picture: Picture, claim: Claim) -> tuple[Claim, tuple[Change, ...]] | None:
-    """A start for the claim if others that were promised a window make way; pure, and quick enough to wait.
+def make_room(
+    picture: Picture, claim: Claim, *, seconds: float = PATIENCE
+) -> tuple[Claim, tuple[Change, ...]] | None:
+    """A start for the claim if others that were promised a window make way, looked for while a person waits.
 
     Returns the claim with its places and what becomes of the others, or None.
     """
+    end = monotonic() + seconds
     loose = {one.id for one in picture.loose}
     claims = [replace(one, movable=one.id in loose) for one in picture.claims]
     board = Board(picture.nodes, claims, picture.whole, picture.grid)
     start, step = claim.first, max((claim.last - claim.first) / STEPS, picture.grid.step)
-    while start <= claim.last:
+    while start <= claim.last and monotonic() < end:
         found = _squeeze(board, claim, start)
         if found:
             return found, _changes(picture, board)
@@ -143,8 +161,8 @@ def _squeeze(board: Board, claim: Claim, start: datetime) -> Claim | None:
     return None
 
 
-def _starts(picture: Picture, loose: Sequence[Claim], seconds: float, seed: int) -> dict[int, datetime]:
-    """The planner's starts by number, for those that it lets in."""
+def _starts(picture: Picture, loose: Sequence[Claim], seconds: float, seed: int) -> dict[int, _Spot]:
+    """Where the planner has them, by number, for those that it lets in."""
     from allocator.planner import plan  # numba comes with it, and only the scheduler needs that
 
     fixed = [claim for claim in picture.claims if claim.id not in {one.id for one in loose}]
@@ -156,5 +174,7 @@ def _starts(picture: Picture, loose: Sequence[Claim], seconds: float, seed: int)
     demand, kept = made
     found = plan(demand, seconds=seconds, seed=seed)
     return {
-        claim.id: slots.at(int(start)) for claim, start in zip(kept, found.start, strict=True) if start >= 0
+        claim.id: _Spot(slots.at(int(start)), frozenset(picture.nodes[node].id for node in nodes))
+        for claim, start, nodes in zip(kept, found.start, found.assigned, strict=True)
+        if start >= 0
     }

@@ -68,7 +68,9 @@ def _pool(
         priced = not replanning.prices_are_due(session, cluster, gpu_type, now)
         # what a person is just deciding on is not changed under their hands
         contested = replanning.is_contested(session, cluster, gpu_type)
-    solution = plan_search.solve(picture, seconds=0 if contested else seconds)
+    # another seed each time: what one search has missed, the next may find
+    seed = int(now.timestamp())
+    solution = plan_search.solve(picture, seconds=0 if contested else seconds, seed=seed)
     done: Counter[str] = Counter()
     if solution.changes or solution.admitted:
         done.update(_write(database, slug, gpu_type, picture, solution, rules))
