@@ -108,6 +108,36 @@ LETTERS: Mapping[str, Letter] = {
         ),
         path="/quotas/%(id)s",
     ),
+    "period_opened": Letter(
+        N_("A period is open: %(cluster)s %(gpu_type)s from %(starts_at)s"),
+        N_(
+            "The period from %(starts_at)s to %(ends_at)s of %(cluster)s %(gpu_type)s "
+            "was opened as a draft by itself. Claims so far: %(claims)s.\n"
+            "Nothing is divided yet, and nobody is bound by it.\n"
+            "Next step: check its capacity, propose by %(propose_by)s; "
+            "another operator publishes by %(publish_by)s."
+        ),
+        path="/periods/%(id)s",
+    ),
+    "period_proposal_due": Letter(
+        N_("A proposal is due: %(cluster)s %(gpu_type)s from %(starts_at)s"),
+        N_(
+            "The period from %(starts_at)s to %(ends_at)s of %(cluster)s %(gpu_type)s is still a draft. "
+            "Claims so far: %(claims)s.\n"
+            "Next step: propose; another operator publishes by %(publish_by)s."
+        ),
+        path="/periods/%(id)s",
+    ),
+    "period_publication_due": Letter(
+        N_("A publication is due: %(cluster)s %(gpu_type)s from %(starts_at)s"),
+        N_(
+            "The period from %(starts_at)s to %(ends_at)s of %(cluster)s %(gpu_type)s is not published. "
+            "Without that nobody has a grant in it.\n"
+            "Next step: propose if that is still to be done; "
+            "somebody who neither proposed nor adjusted it publishes."
+        ),
+        path="/periods/%(id)s",
+    ),
     "grant_published": Letter(
         N_("GPU-hours from %(starts_at)s to %(ends_at)s: %(title)s"),
         N_(

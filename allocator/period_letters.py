@@ -9,7 +9,8 @@ from sqlalchemy.orm import Session
 
 from allocator import outbox
 from allocator.application_checks import hours_text
-from allocator.models import Grant, Reclaim
+from allocator.models import Grant, Period, Reclaim
+from allocator.policy import PeriodRules
 
 ALMATY = ZoneInfo("Asia/Almaty")  # R-33
 
@@ -45,17 +46,39 @@ def reclaimed(session: Session, grant: Grant, gpu_seconds: int, *, now: datetime
     _post(session, "grant_reclaimed", grant, details, now)
 
 
+def to_operator(
+    session: Session, letter: str, period: Period, person_id: int, rules: PeriodRules, *, now: datetime
+) -> None:
+    """Something about a period is due: opened by itself, to be proposed, to be published."""
+    details = {
+        "id": period.id,
+        "cluster": period.cluster.title,
+        "gpu_type": period.gpu_type.upper(),
+        **_days(period),
+        "claims": str(len(period.claims)),
+        "propose_by": _day(period.starts_at - timedelta(days=rules.proposal_days)),
+        "publish_by": _day(period.starts_at - timedelta(days=rules.publication_days)),
+    }
+    outbox.post(session, letter, person_id, details, now=now)
+
+
 def _post(session: Session, letter: str, grant: Grant, more: dict[str, str], now: datetime) -> None:
     period = grant.period
     details = {
         "id": grant.quota_id,
         "title": grant.quota.application.title,
-        "starts_at": _day(period.starts_at),
-        # the last day, not the midnight after it
-        "ends_at": _day(period.ends_at - timedelta(seconds=1)),
+        **_days(period),
         **more,
     }
     outbox.post(session, letter, grant.quota.application.applicant_id, details, now=now)
+
+
+def _days(period: Period) -> dict[str, str]:
+    # the last day, not the midnight after it
+    return {
+        "starts_at": _day(period.starts_at),
+        "ends_at": _day(period.ends_at - timedelta(seconds=1)),
+    }
 
 
 def _day(moment: datetime) -> str:

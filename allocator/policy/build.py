@@ -47,6 +47,8 @@ def _periods(table: Table) -> rules.PeriodRules:
         reserve_percent=table.percent("reserve_percent"),
         proposal_days=table.whole("proposal_days", 0, 90),
         publication_days=table.whole("publication_days", 0, 90),
+        # Versions recorded before this key was known still have to be read.
+        open_days=table.optional_whole("open_days", 0, 90) or 0,
     )
     table.done()
     return found

@@ -167,6 +167,8 @@ WRONG = [
     ("tenge_per_gpu_hour = 1_400", "tenge_per_gpu_hour = 0.1", "= 0.1", "tariff.tenge_per_gpu_hour", "tenge"),
     ("placeholder = true", "placeholder = 1", "placeholder = 1", "tariff.placeholder", "true or false"),
     ("proposal_days = 10", "proposal_days = 4", "= 4", "periods.proposal_days", "less than publication_days"),
+    ("open_days = 20", "open_days = 9", "open_days = 9", "periods.open_days", "less than proposal_days"),
+    ("open_days = 20", "open_days = 91", "open_days", "periods.open_days", "between 0 and 90"),
     ('length = "month"', 'length = "year"', '"year"', "periods.length", "must be one of month"),
     ("max_days = 28", "max_days = 400", "max_days = 400", "bookings.max_days", "between 1 and 366"),
 ]
