@@ -178,6 +178,10 @@ class Table:
                 parent.fault(name, "must be a short name of lower-case Latin letters, digits and _")
             yield name, parent.table(name)
 
+    def optional_named(self, key: str) -> Iterator[tuple[str, Table]]:
+        """The same where the whole section may be left out."""
+        return iter(()) if self._optional(key) is None else self.named(key)
+
     def rows(self, key: str) -> Iterator[Table]:
         """The tables of a list."""
         value = self._required(key)

@@ -176,6 +176,14 @@ class PeriodRules:
 
 
 @dataclass(frozen=True)
+class GpuType:
+    """What one GPU of a type (Slurm's name) can do, in TFLOPS: only shown, nothing is divided by it."""
+
+    slug: str
+    tflops: int
+
+
+@dataclass(frozen=True)
 class UseStep:
     """Who used less than ``below_percent`` of the own plan gives ``take_percent`` of what is left back."""
 

@@ -21,6 +21,7 @@ from allocator.policy import (
     PolicyError,
     PolicyGap,
     differences,
+    document_differences,
     load_policy,
     policy_of,
 )
@@ -54,6 +55,8 @@ def line_with(path: Path, text: str) -> int:
 
 # what is replaced, by what; on which line (a piece of it) the fault is told; the key; a piece of the message
 WRONG = [
+    ("tflops = 312", "tflops = 0", "tflops = 0", "gpu_types.a100.tflops", "between 1 and"),
+    ("tflops = 312", "flops = 312", "[gpu_types.a100]", "gpu_types.a100.tflops", "is missing"),
     ("max_team = 50", "max_team = '50'", "max_team", "applications.max_team", "whole number"),
     ("max_team = 50", "max_team = true", "max_team", "applications.max_team", "whole number"),
     ("max_team = 50", "max_team = -1", "max_team", "applications.max_team", "between 0 and 1000"),
@@ -239,6 +242,21 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 # --- versions and documents
+
+
+def test_hours_of_several_gpu_types_can_be_seen_side_by_side() -> None:
+    assert POLICY.petaflops_hours("H200", 1_000) == 989
+    assert POLICY.petaflops_hours("a100", 1) == Fraction(312, 1000)
+    assert POLICY.petaflops_hours("unknown", 1_000) is None
+
+
+def test_versions_from_before_a_section_stay_readable() -> None:
+    document = json.loads(POLICY.document())
+    del document["gpu_types"]
+    old = policy_of(json.dumps(document))
+    assert old.gpu_types == ()
+    [gone, *_] = document_differences(old.document(), POLICY.document())
+    assert (gone.before, gone.key.startswith("gpu_types.")) == (None, True)
 
 
 def test_the_document_makes_the_same_policy_again() -> None:
