@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -13,6 +13,7 @@ from sqlalchemy.orm.interfaces import ORMOption
 from allocator.actors import Actor
 from allocator.authorization import Action, require
 from allocator.errors import NotFound
+from allocator.fairshare import PoolBound
 from allocator.models import (
     Adjustment,
     Application,
@@ -27,6 +28,7 @@ from allocator.models import (
 from allocator.states import PeriodState, ProposalState
 
 PUBLIC = (PeriodState.PUBLISHED, PeriodState.CLOSED)
+SET_ASIDE = "set_aside"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class Row:
 class PoolRow:
     """One pool of a proposal: what was wanted, promised, given and lent, whole GPU-hours.
 
-    ``level`` is GPU-hours per point of weight; None when everybody in the pool has the whole request.
+    ``demand`` is all that was asked for, also by claims that were set aside or fixed lower by a person, which
+    the division does not count. ``level`` is GPU-hours per point of weight; None when there was no need of
+    one. ``bound`` is a PoolBound or "set_aside".
     """
 
     slug: str
@@ -198,25 +202,38 @@ def _holder(application: Application) -> str:
 
 def pool_rows(proposal: Proposal) -> list[PoolRow]:
     """The pools of a proposal in the policy's order."""
-    counts: dict[str, int] = {}
+    requests = proposal.scenario.get("requests", {})
+    shares: dict[str, list[ProposalShare]] = {}
     for share in proposal.shares:
-        counts[share.claim.pool] = counts.get(share.claim.pool, 0) + 1
+        shares.setdefault(share.claim.pool, []).append(share)
     return [
         PoolRow(
             slug=pool["slug"],
-            claims=counts.get(pool["slug"], 0),
-            demand=pool["demand"],
+            claims=len(shares.get(pool["slug"], ())),
+            demand=sum(_asked(share, requests) for share in shares.get(pool["slug"], ())),
             guarantee=pool["guarantee"],
             cap=pool["cap"],
             weight=Fraction(pool["weight"]),
             share=pool["share"],
-            bound=pool["bound"],
+            bound=_bound(pool["bound"], shares.get(pool["slug"], ()), requests),
             level=None if pool["level"] is None else Fraction(pool["level"]),
             lent=pool["lent"],
             borrowed=pool["borrowed"],
         )
         for pool in proposal.pools
     ]
+
+
+def _asked(share: ProposalShare, requests: Mapping[str, int]) -> int:
+    return requests.get(share.claim.reference, share.claim.request)
+
+
+def _bound(bound: str, shares: Sequence[ProposalShare], requests: Mapping[str, int]) -> str:
+    """The division's word, but where a pool has "all that was asked for" only because claims left it."""
+    short = [share for share in shares if share.gpu_hours < _asked(share, requests)]
+    if bound != PoolBound.DEMAND or not short:
+        return bound
+    return PoolBound.FIXED if any(share.is_fixed for share in short) else SET_ASIDE
 
 
 def grants_of(session: Session, quota: Quota) -> Sequence[Grant]:

@@ -9,9 +9,11 @@ from typing import Any
 
 from flask_babel import gettext
 
+from allocator import period_queries
 from allocator.divisions import Explained
 from allocator.fairshare import Explanation, Outcome, PoolBound, Reason
 from allocator.models import GrantChangeKind, PeriodClaim
+from allocator.period_queries import Row
 from config.i18n import N_
 from web.days import last_day as last_day  # templates have these words alone
 from web.formats import number
@@ -25,11 +27,12 @@ FACTORS: Mapping[str, str] = {
     "credit": N_("Credit of earlier periods"),
 }
 BOUNDS: Mapping[str, str] = {
-    PoolBound.LEVEL: N_("by the common level"),
+    PoolBound.LEVEL: N_("the common level"),
     PoolBound.GUARANTEE: N_("its guarantee"),
     PoolBound.CAP: N_("its upper limit"),
     PoolBound.DEMAND: N_("all that was asked for"),
     PoolBound.FIXED: N_("what a person fixed"),
+    period_queries.SET_ASIDE: N_("least useful amounts that could not be met"),
 }
 CHANGES: Mapping[GrantChangeKind, str] = {
     GrantChangeKind.RETURNED: N_("Given back"),
@@ -63,6 +66,25 @@ def decimal(value: Fraction | int) -> str:
 def percent(value: Fraction | None) -> str:
     """`83,33 %`; a dash where there is nothing to measure."""
     return "—" if value is None else f"{decimal(value * PERCENT)} %"
+
+
+def part(hours: int, request: int) -> str:
+    """How much of a request was given: `58 %`, a whole number, but never 100 when an hour is missing."""
+    if not request:
+        return ""
+    whole = round(Fraction(hours * PERCENT, request))
+    return f"{number(min(whole, PERCENT - 1) if hours < request else whole)} %"
+
+
+def short_reason(row: Row) -> str:
+    """What decided a share, in a few words for a table; the page of the share has the sentences."""
+    if row.is_fixed:
+        return str(gettext("set by a person"))
+    if row.is_set_aside:
+        return str(gettext("below its least useful amount"))
+    if row.share >= row.claim.request:
+        return str(gettext("all that was asked for"))
+    return str(gettext("the level of its pool"))
 
 
 def signed(hours: int) -> str:
@@ -123,7 +145,8 @@ def _credit(one: Mapping[str, Any]) -> str:
         return str(gettext(": no earlier period counts"))
     return str(
         gettext(
-            ": by what faded of earlier periods, %(entitled)s GPU-hours were due and %(served)s were served",
+            ": in earlier periods, as far as they still count, %(entitled)s GPU-hours were due "
+            "and %(served)s were served",
             entitled=decimal(Fraction(one["entitled"])),
             served=decimal(Fraction(one["served"])),
         )
@@ -250,7 +273,7 @@ def would_change(told: Explanation) -> list[str]:
     if told.fallback_minimum is not None:
         lines.append(
             gettext(
-                "With a smallest useful amount of at most %(minimum)s GPU-hours you would have been kept.",
+                "With a least useful amount of at most %(minimum)s GPU-hours you would have been kept.",
                 minimum=number(told.fallback_minimum),
             )
         )
@@ -258,10 +281,15 @@ def would_change(told: Explanation) -> list[str]:
         lines.append(
             gettext(
                 "To get all that was asked at this level, the weight would have to be at least %(weight)s.",
-                weight=decimal(told.full_weight),
+                weight=_enough(told.full_weight),
             )
         )
     return lines
+
+
+def _enough(weight: Fraction) -> str:
+    # rounded to the nearest, the weight told could be a little too small
+    return decimal(Fraction(-(-weight * PERCENT // 1), PERCENT))
 
 
 def check_facts(told: Explanation) -> list[tuple[str, str]]:

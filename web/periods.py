@@ -155,6 +155,7 @@ def _board(period: Period, proposal: Proposal | None) -> dict[str, Any]:
         "bars": pool_bars(pools),
         "pools": pools,
         "demand": sum(claim.request for claim in period.claims),
+        "divided": sum(share.gpu_hours for share in proposal.shares) if proposal else 0,
         "claims": len(period.claims),
         "figures": figures,
         "in_force": period.state in IN_FORCE,
