@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from sqlalchemy import select
 
-from allocator import booking_queries, bookings, capacity, ledger
+from allocator import booking_queries, bookings, capacity, grants, ledger
 from allocator.authorization import Action, may, require
 from allocator.bookings import Ask, Quote
 from allocator.errors import Invalid, NoCapacity, Stale
@@ -20,6 +20,7 @@ from config.clock import utcnow
 from web import charts, once
 from web.booking_forms import LOCAL, BookingForm, CancelForm
 from web.booking_words import situation, timeline
+from web.days import last_day
 from web.formats import gpu_hours, moment
 from web.identity import current_actor
 from web.paging import paginate
@@ -196,6 +197,8 @@ def _form_page(
     values = booked.get((quota.cluster_id, quota.gpu_type), [0] * AHEAD_DAYS)
     return render_template(
         "bookings/new.html",
+        last_day=last_day,
+        rooms=grants.rooms(db(), quota, now, min(now + policy().bookings.max_ahead, quota.valid_until)),
         quota=quota,
         form=form,
         quote=quote,
