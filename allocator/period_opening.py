@@ -58,7 +58,7 @@ def _divided(session: Session) -> Iterator[tuple[Cluster, str]]:
         .distinct()
         .order_by(Cluster.id, Node.gpu_type)
     )
-    yield from session.execute(kinds).tuples().all()
+    yield from session.execute(kinds).all()
 
 
 def _given_up(session: Session, opening: Opening) -> bool:
