@@ -8,7 +8,6 @@ from the reserve, or wait for the next period. A grant's row stays as published:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +15,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from allocator import capacity, credits, events, ledger, period_letters
+from allocator import capacity, credits, events, fingerprints, ledger, period_letters
 from allocator.actors import SYSTEM, Actor
 from allocator.application_checks import MAX_REASON, text_fault
 from allocator.authorization import Action, require
@@ -70,10 +69,8 @@ def issue(session: Session, proposal: Proposal, *, now: datetime) -> list[Grant]
     for grant in made:
         period_letters.granted(session, grant, now=now)
     # one event with a digest of them all: thousands of links would hold the chain for the whole commit
-    lines = "\n".join(f"{grant.quota_id}:{grant.gpu_seconds}" for grant in made)
-    digest = hashlib.sha256(lines.encode()).hexdigest()
     total = sum(grant.gpu_seconds for grant in made)
-    facts = {"grants": len(made), "gpu_seconds": total, "sha256": digest}
+    facts = {"grants": len(made), "gpu_seconds": total, "sha256": fingerprints.of_grants(made)}
     events.record(session, SYSTEM, proposal.period, "period.granted", now=now, after=facts)
     return made
 
@@ -237,10 +234,15 @@ def serve_from_reserve(
     require(actor, Action.PERIOD_OPERATE, period)
     require(actor, Action.PERIOD_ADJUST, quota)
     _hold(session, period, now)
+    session.refresh(quota)  # it may have been closed while we waited
     if (quota.cluster_id, quota.gpu_type) != (period.cluster_id, period.gpu_type):
         raise NotFound()
+    if quota.state is not QuotaState.ACTIVE:
+        raise WrongState(N_("This quota is closed: nothing can be booked on it any more."))
     faults: dict[str, list[Fault]] = {}
-    most = min(reserve_left(session, period), ledger.balance(session, quota).available // HOUR)
+    # hours that the quota could not spend would only be missing elsewhere
+    spendable = ledger.balance(session, quota).available - _room(session, quota.id, period).available
+    most = min(reserve_left(session, period), spendable // HOUR)
     if not 1 <= gpu_hours <= most:
         faults["gpu_hours"] = [_between(1, most)]
     if not reason.strip():

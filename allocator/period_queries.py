@@ -257,12 +257,6 @@ def find_grant(session: Session, actor: Actor, grant_id: int) -> Grant:
     return grant
 
 
-def grants_as_published(session: Session, period: Period) -> dict[int, Grant]:
-    """The grants that came from the division, by their claim's id."""
-    found = session.scalars(select(Grant).where(Grant.period_id == period.id, Grant.claim_id.is_not(None)))
-    return {grant.claim_id: grant for grant in found if grant.claim_id is not None}
-
-
 def reclaims(session: Session, period: Period) -> Sequence[Reclaim]:
     """Every warning and what became of it, open ones first."""
     return session.scalars(

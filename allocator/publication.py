@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from allocator import divisions, grants
+from allocator import divisions, grants, locks
 from allocator.actors import Actor
 from allocator.authorization import Action, may, require
 from allocator.errors import Conflict, Forbidden, Stale, WrongState
@@ -37,7 +37,7 @@ def publish(
     if not may(actor, Action.PERIOD_PUBLISH, proposal):
         raise Forbidden(N_("Somebody else publishes: not who proposed or adjusted it."))
     period = proposal.period
-    session.refresh(period, with_for_update=True)
+    locks.hold(session, period)
     if period.version != expected_version:
         raise Stale(
             N_("This period has changed since you opened the page."),
