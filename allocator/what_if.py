@@ -57,7 +57,7 @@ def what_if(session: Session, actor: Actor, period: Period, scenario: Scenario) 
     require(actor, Action.PERIOD_PROPOSE, period)
     inputs = divisions.inputs_of(period)
     other = divisions.changed(inputs, recorded(inputs, scenario))
-    return between(period.claims, inputs.divide(), other.divide())
+    return between(period.claims, [pool.slug for pool in period.pools], inputs.divide(), other.divide())
 
 
 def keep(

@@ -20,6 +20,7 @@ from allocator.period_queries import Row
 from allocator.publication import may_publish
 from allocator.states import PeriodState
 from config.clock import utcnow
+from config.i18n import N_
 from web import once
 from web import period_words as words
 from web.application_forms import hardware_key, hardware_label
@@ -43,9 +44,9 @@ OPEN = (PeriodState.DRAFT, PeriodState.PROPOSED)
 IN_FORCE = (PeriodState.PUBLISHED, PeriodState.CLOSED)
 
 
-def secret() -> bytes:
-    """What pseudonyms in public files are made with: the site's own."""
-    return settings().secret_key.get_secret_value().encode()
+def pseudonym_key() -> bytes:
+    """What pseudonyms in public files are made with: the site's own, the same as the command line's."""
+    return period_inputs.pseudonym_key(settings().secret_key.get_secret_value())
 
 
 def titles_of(rows: Iterable[Difference]) -> dict[int, str]:
@@ -80,14 +81,14 @@ def open_one() -> ResponseReturnValue:
             cluster = _cluster(offer)
             form.fill(hardware_key(offer), periods.suggestion(db(), cluster, offer.gpu_type, utcnow()))
         elif request.method == "POST":
-            form.form_errors.append(gettext("Choose one."))
-        return _open_page(form, offers, offer), 422 if form.errors else 200
+            raise Conflict(N_("These GPUs are not offered any more. Choose others."))
+        return _open_page(form, offers, offer)
     if not form.validate():
         return _open_page(form, offers, offer), 422
     try:
         opening = form.opening(_cluster(offer).id, offer.gpu_type)
         period = periods.open_period(
-            db(), current_actor(), opening, policy=policy(), key=secret(), now=utcnow()
+            db(), current_actor(), opening, policy=policy(), key=pseudonym_key(), now=utcnow()
         )
     except Invalid as error:
         form.show(error)
@@ -176,7 +177,7 @@ def _sorted(rows: list[Row], by: Sorting) -> list[Row]:
 def collect(period_id: int) -> ResponseReturnValue:
     """Take the claims of a draft anew."""
     period = period_queries.find_period(db(), current_actor(), period_id)
-    count = periods.collect(db(), current_actor(), period, policy=policy(), key=secret(), now=utcnow())
+    count = periods.collect(db(), current_actor(), period, policy=policy(), key=pseudonym_key(), now=utcnow())
     flash(gettext("Claims collected again: %(count)s.", count=count), "success")
     return redirect(url_for("periods.show", period_id=period_id), 303)
 

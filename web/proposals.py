@@ -178,7 +178,7 @@ def ask(period_id: int) -> ResponseReturnValue:
         return _what_if_page(period, form)
     if not form.validate():
         return _what_if_page(period, form), 422
-    scenario = form.scenario(period.pools, period.claims)
+    scenario = form.scenario(period)
     if scenario is None:
         return _what_if_page(period, form), 422
     try:
@@ -195,14 +195,20 @@ def keep(period_id: int) -> ResponseReturnValue:
     """Keep a what-if under its name, beside the proposals."""
     period = _period(period_id)
     form = _form(period, request.form, csrf=True)
-    scenario = form.scenario(period.pools, period.claims) if form.validate() else None
+    scenario = form.scenario(period) if form.validate() else None
     if scenario is None:
+        return _what_if_page(period, form), 422
+    try:
+        # first, so that a name that will not do does not take the result off the page
+        comparison = what_if.what_if(db(), current_actor(), period, scenario)
+    except Invalid as error:
+        form.show(error)
         return _what_if_page(period, form), 422
     try:
         kept = what_if.keep(db(), current_actor(), period, scenario, form.name.data or "", now=utcnow())
     except Invalid as error:
         form.show(error)
-        return _what_if_page(period, form), 422
+        return _what_if_page(period, form, comparison), 422
     flash(gettext("Kept as “%(name)s”. It binds nobody.", name=kept.name), "success")
     return redirect(url_for("periods.show", period_id=period_id, proposal=kept.id), 303)
 
@@ -215,7 +221,9 @@ def _period(period_id: int) -> Period:
 
 def _form(period: Period, sent: Any, csrf: bool) -> WhatIfForm:
     titles: Mapping[str, str] = {pool.slug: words.pool_title(pool.slug) for pool in period.pools}
-    return what_if_form(period.pools, titles, sent, csrf)
+    form = what_if_form(period.pools, titles, sent, csrf)
+    form.show_caps(period)
+    return form
 
 
 def _what_if_page(period: Period, form: WhatIfForm, comparison: Comparison | None = None) -> str:
