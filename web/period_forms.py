@@ -119,8 +119,6 @@ class IfAskedForm(Form):
     request = CountField(lazy_gettext("If you had asked for"), [filled()])
 
 
-class WhatIfForm(Form):
-    """Other capacity, pools, one weight or request. Pools come as three fields each: `what_if_form`."""
 def not_negative(_form: Any, field: Any) -> None:
     """A validator: hours are counted from 0 up."""
     if field.data is not None and field.data < 0:
@@ -139,6 +137,8 @@ def above_zero(_form: Any, field: Any) -> None:
         raise ValidationError(gettext(N_("A weight is above 0.")))
 
 
+class WhatIfForm(Form):
+    """Other capacity, pools, one weight or request. Pools come as three fields each: `what_if_form`."""
 
     capacity = CountField(lazy_gettext("Capacity"), [Optional(), not_negative])
     quota = CountField(lazy_gettext("Number of the quota"), [Optional()])
@@ -161,7 +161,7 @@ def above_zero(_form: Any, field: Any) -> None:
 
     def scenario(self, period: Period) -> Scenario | None:
         """What would be different; None when the quota is not in the period (its field then says so)."""
-        claim = next((claim for claim in claims if claim.quota_id == self.quota.data), None)
+        claim = next((claim for claim in period.claims if claim.quota_id == self.quota.data), None)
         if claim is None and not self._names_nothing():
             self.quota.errors = [*self.quota.errors, gettext(N_("The period has no such claim."))]
             return None
@@ -179,8 +179,6 @@ def above_zero(_form: Any, field: Any) -> None:
         # a weight without a quota would otherwise be left out without a word
         return self.quota.data is None and self.weight.ratio is None and self.request.data is None
 
-    def _of_pools(self, pools: list[PeriodPool], kind: str) -> dict[str, Any]:
-        fields = {pool.slug: self.pool_field(pool.slug, kind) for pool in pools}
     def _caps(self, period: Period) -> dict[str, int | None]:
         """Only what differs: a field that was not sent, or as it was shown, leaves its pool alone."""
         caps: dict[str, int | None] = {}
@@ -190,12 +188,12 @@ def above_zero(_form: Any, field: Any) -> None:
                 caps[pool.slug] = field.data
         return caps
 
+    def _of_pools(self, pools: list[PeriodPool], kind: str) -> dict[str, Any]:
+        fields = {pool.slug: self.pool_field(pool.slug, kind) for pool in pools}
         values = {slug: field.ratio if kind == "weight" else field.data for slug, field in fields.items()}
         return {slug: value for slug, value in values.items() if value is not None}
 
 
-def what_if_form(pools: list[PeriodPool], titles: Mapping[str, str], sent: Any, csrf: bool) -> WhatIfForm:
-    """The form with three fields for each pool. Empty ones stay as they are, but for an upper limit."""
 def cap_percent(pool: PeriodPool, capacity: int) -> int | None:
     """A pool's upper limit as people read it, rounded up; None where it has none."""
     if pool.cap is None:
@@ -203,6 +201,8 @@ def cap_percent(pool: PeriodPool, capacity: int) -> int | None:
     return min(-(-pool.cap * what_if.PERCENT // capacity), what_if.PERCENT) if capacity else what_if.PERCENT
 
 
+def what_if_form(pools: list[PeriodPool], titles: Mapping[str, str], sent: Any, csrf: bool) -> WhatIfForm:
+    """The form with three fields for each pool. Empty ones stay as they are, but for an upper limit."""
     labels = {
         "percent": lazy_gettext("Guaranteed, percent of the capacity"),
         "cap": lazy_gettext("At most, percent of the capacity"),
