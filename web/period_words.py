@@ -68,6 +68,12 @@ def percent(value: Fraction | None) -> str:
     return "—" if value is None else f"{decimal(value * PERCENT)} %"
 
 
+def petaflops(gpu_type: str, hours: int) -> str:
+    """`≈ 12 345 PFLOPS-hours`, to compare GPU types; empty for one whose speed the policy does not say."""
+    known = policy().petaflops_hours(gpu_type, hours)
+    return "" if known is None else str(gettext("≈ %(amount)s PFLOPS-hours", amount=number(round(known))))
+
+
 def part(hours: int, request: int) -> str:
     """How much of a request was given: `58 %`, a whole number, but never 100 when an hour is missing."""
     if not request:
