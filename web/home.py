@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, render_template
 
 from allocator import overview
+from allocator.authorization import Action, may
 from config.clock import utcnow
 from web import period_words
 from web.identity import current_actor
@@ -35,4 +36,5 @@ def index() -> str:
 @bp.get("/help")
 def guide() -> str:
     """How to apply, get a share, book and run a job, in one page."""
-    return render_template("home/help.html", policy=policy())
+    staff = may(current_actor(), Action.PERIOD_VIEW)
+    return render_template("home/help.html", policy=policy(), staff=staff)
