@@ -313,3 +313,8 @@ def check_facts(told: Explanation) -> list[tuple[str, str]]:
 def period_title(period: Any) -> str:
     """`Alem.cloud, H200`: a period's name for people; its days stand beside it."""
     return f"{period.cluster.title}, {period.gpu_type.upper()}"
+
+
+def file_name(proposal: Any) -> str:
+    """Of a downloaded division, without its ending: two of them in one folder must not be mixed up."""
+    return f"division-{proposal.period.name}-{proposal.number}"

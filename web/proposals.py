@@ -154,18 +154,14 @@ def as_csv(proposal_id: int) -> Response:
 def division_json(proposal: Proposal) -> Response:
     """A proposal as a JSON download, by pseudonyms."""
     response = jsonify(period_exports.document(proposal))
-    response.headers["Content-Disposition"] = f'attachment; filename="{_file_name(proposal)}.json"'
+    response.headers["Content-Disposition"] = f'attachment; filename="{words.file_name(proposal)}.json"'
     return response
 
 
 def division_csv(proposal: Proposal) -> Response:
     """The same as CSV."""
     header, *rows = period_exports.csv_rows(proposal)
-    return csv_response(f"{_file_name(proposal)}.csv", header, rows)
-
-
-def _file_name(proposal: Proposal) -> str:
-    return f"division-{proposal.period.name}-{proposal.number}"
+    return csv_response(f"{words.file_name(proposal)}.csv", header, rows)
 
 
 @bp.get(f"{PERIOD}/what-if")
