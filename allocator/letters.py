@@ -160,7 +160,7 @@ LETTERS: Mapping[str, Letter] = {
     "grant_warning": Letter(
         N_("GPU-hours that you may lose: %(title)s"),
         N_(
-            "By an even pace “%(title)s” would have used %(planned)s GPU-hours of its grant "
+            "By its plan “%(title)s” would have used %(planned)s GPU-hours of its grant "
             "from %(starts_at)s to %(ends_at)s by now; used or booked are %(used)s.\n"
             "If that stays so, %(take_back)s GPU-hours can be proposed for taking back after %(until)s.\n"
             "Next step: book what you need until then, or give back what you will not: that earns credit."

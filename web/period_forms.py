@@ -111,6 +111,8 @@ class PlanForm(Form):
 
     request = CountField(lazy_gettext("GPU-hours that you plan to use"), [filled()])
     minimum = CountField(lazy_gettext("The least that would be of use"), [Optional()])
+    uses_from = DayField(lazy_gettext("The first day of use"), [Optional()])
+    uses_until = DayField(lazy_gettext("The last day of use"), [Optional()])
 
 
 class IfAskedForm(Form):

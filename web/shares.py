@@ -14,6 +14,7 @@ from allocator.models import Grant, Period, PeriodClaim, PeriodPlan, Quota
 from config.clock import utcnow
 from web import once
 from web import period_words as words
+from web.days import end_of, first_day, last_day, start_of
 from web.formats import number
 from web.identity import current_actor
 from web.period_forms import GiveBackForm, IfAskedForm, PlanForm
@@ -118,7 +119,17 @@ def plan(quota_id: int, period_id: int) -> ResponseReturnValue:
         return _plan_page(period, quota, form), 422
     wanted, least = form.request.data or 0, form.minimum.data or 0
     try:
-        period_plans.set_plan(db(), actor, period, quota, wanted, least, now=utcnow())
+        period_plans.set_plan(
+            db(),
+            actor,
+            period,
+            quota,
+            wanted,
+            least,
+            uses_from=start_of(form.uses_from.data) if form.uses_from.data else None,
+            uses_until=end_of(form.uses_until.data) if form.uses_until.data else None,
+            now=utcnow(),
+        )
     except Invalid as error:
         form.show(error)
         return _plan_page(period, quota, form), 422
@@ -132,6 +143,8 @@ def _fill(form: PlanForm, period: Period, quota: Quota) -> None:
     )
     if known is not None:
         form.request.data, form.minimum.data = known.request, known.minimum
+        form.uses_from.data = first_day(known.uses_from) if known.uses_from else None
+        form.uses_until.data = last_day(known.uses_until) if known.uses_until else None
         return
     form.request.data = db().scalar(
         select(PeriodClaim.request).where(

@@ -129,12 +129,17 @@ class PeriodPool(Base):
 
 
 class PeriodPlan(Base):
-    """What the holder of a quota plans for a period: the request, and the least that would be of use."""
+    """What the holder of a quota plans for a period: the request, and the least that would be of use.
+
+    The hours are to be used in [uses_from, uses_until), evenly; left out, from the period's beginning or to
+    its end.
+    """
 
     __tablename__ = "period_plans"
     __table_args__ = (
         UniqueConstraint("period_id", "quota_id"),
         CheckConstraint("request >= 0 AND minimum >= 0 AND minimum <= request", name="minimum_in_request"),
+        CheckConstraint("uses_from < uses_until", name="days_in_order"),
     )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
@@ -142,6 +147,8 @@ class PeriodPlan(Base):
     quota_id: Mapped[int] = mapped_column(ForeignKey("quotas.id"), index=True)
     request: Mapped[int] = mapped_column(BigInteger)
     minimum: Mapped[int] = mapped_column(BigInteger, default=0)
+    uses_from: Mapped[datetime | None]
+    uses_until: Mapped[datetime | None]
     set_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id"), index=True)
     set_at: Mapped[datetime]
 

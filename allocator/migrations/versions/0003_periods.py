@@ -32,7 +32,7 @@ FROZEN = (
     "collected_at",
 )
 APPEND_ONLY = ("proposal_shares", "adjustments", "grants", "grant_changes", "credits", "policy_versions")
-INPUTS = ("period_claims", "period_pools")
+INPUTS = ("period_claims", "period_plans", "period_pools")
 RESULTS = ("proposal_shares", "adjustments")
 # What SQLite's INSERT OR REPLACE would overwrite: no trigger on DELETE fires for it.
 KEYS = {
@@ -466,12 +466,15 @@ def _tables() -> None:
         sa.Column("quota_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("request", sa.BigInteger(), nullable=False),
         sa.Column("minimum", sa.BigInteger(), nullable=False),
+        sa.Column("uses_from", UtcDateTime(), nullable=True),
+        sa.Column("uses_until", UtcDateTime(), nullable=True),
         sa.Column("set_by_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("set_at", UtcDateTime(), nullable=False),
         sa.CheckConstraint(
             "request >= 0 AND minimum >= 0 AND minimum <= request",
             name=op.f("ck_period_plans_minimum_in_request"),
         ),
+        sa.CheckConstraint("uses_from < uses_until", name=op.f("ck_period_plans_days_in_order")),
         sa.ForeignKeyConstraint(
             ["period_id"], ["periods.id"], name=op.f("fk_period_plans_period_id_periods")
         ),
