@@ -74,6 +74,11 @@ def petaflops(gpu_type: str, hours: int) -> str:
     return "" if known is None else str(gettext("≈ %(amount)s PFLOPS-hours", amount=number(round(known))))
 
 
+def percent_of(hours: int, whole: int) -> str:
+    """`31,58 %` of something; a dash where there is nothing."""
+    return percent(Fraction(hours, whole) if whole else None)
+
+
 def part(hours: int, request: int) -> str:
     """How much of a request was given: `58 %`, a whole number, but never 100 when an hour is missing."""
     if not request:
