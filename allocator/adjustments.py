@@ -79,7 +79,9 @@ def _fixing(proposal: Proposal, claim: PeriodClaim, hours: int) -> divisions.Inp
     if hours > claim.request:
         # the division would say so too, but of a pseudonym
         most = {"most": claim.request}
-        raise Invalid({"hours": [Fault(N_("Enter at most the %(most)s GPU-hours that were asked for."), most)]})
+        raise Invalid(
+            {"hours": [Fault(N_("Enter at most the %(most)s GPU-hours that were asked for."), most)]}
+        )
     return divisions.inputs_of_proposal(proposal).fixing({claim.reference: hours})
 
 

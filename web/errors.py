@@ -91,9 +91,7 @@ RETRY_SECONDS = 30
 def translated(problem: KezekError | Fault) -> str:
     """What the domain says, in the reader's language, its placeholders filled."""
     text = str(gettext(problem.message))
-    values = {
-        name: number(value) if type(value) is int else value for name, value in problem.details.items()
-    }
+    values = {name: number(value) if type(value) is int else value for name, value in problem.details.items()}
     return text % values if values else text
 
 
