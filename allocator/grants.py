@@ -66,8 +66,9 @@ def issue(session: Session, proposal: Proposal, *, now: datetime) -> list[Grant]
     session.add_all(made)
     session.flush()
     credits.record_division(session, proposal, now)
+    adjustments = {one.claim_id: one for one in proposal.adjustments}
     for grant in made:
-        period_letters.granted(session, grant, now=now)
+        period_letters.granted(session, grant, adjustments.get(grant.claim_id or 0), now=now)
     # one event with a digest of them all: thousands of links would hold the chain for the whole commit
     total = sum(grant.gpu_seconds for grant in made)
     facts = {"grants": len(made), "gpu_seconds": total, "sha256": fingerprints.of_grants(made)}

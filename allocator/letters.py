@@ -148,6 +148,25 @@ LETTERS: Mapping[str, Letter] = {
         ),
         path="/quotas/%(id)s",
     ),
+    "grant_adjusted": Letter(
+        N_("GPU-hours from %(starts_at)s to %(ends_at)s: %(title)s"),
+        N_(
+            "The capacity from %(starts_at)s to %(ends_at)s is divided. “%(title)s” gets %(hours)s GPU-hours "
+            "of the %(asked)s that it asked for; by the rules alone it would have been %(before)s.\n"
+            "An operator set this, for this reason: %(reason)s\n"
+            "Next step: book the GPUs. What you will not need can be given back there, and earns credit."
+        ),
+        path="/quotas/%(id)s",
+    ),
+    "grant_none": Letter(
+        N_("No GPU-hours from %(starts_at)s to %(ends_at)s: %(title)s"),
+        N_(
+            "The capacity from %(starts_at)s to %(ends_at)s is divided. “%(title)s” gets none of the "
+            "%(asked)s GPU-hours that it asked for. They stay in your quota for later periods.\n"
+            "The page of the quota says why, and what would have changed it."
+        ),
+        path="/quotas/%(id)s",
+    ),
     "grant_raised": Letter(
         N_("%(more)s more GPU-hours: %(title)s"),
         N_(

@@ -9,18 +9,22 @@ from sqlalchemy.orm import Session
 
 from allocator import outbox
 from allocator.application_checks import hours_text
-from allocator.models import Grant, Period, Reclaim
+from allocator.models import Adjustment, Grant, Period, Reclaim
 from allocator.policy import PeriodRules
 
 ALMATY = ZoneInfo("Asia/Almaty")  # R-33
+HOUR = 3600
 
 
-def granted(session: Session, grant: Grant, *, now: datetime) -> None:
-    """The period was published."""
+def granted(session: Session, grant: Grant, adjustment: Adjustment | None, *, now: datetime) -> None:
+    """The period was published; ``adjustment`` when a person set this share."""
     asked = grant.claim.request if grant.claim else 0
-    _post(
-        session, "grant_published", grant, {"hours": hours_text(grant.gpu_seconds), "asked": str(asked)}, now
-    )
+    details = {"hours": hours_text(grant.gpu_seconds), "asked": hours_text(asked * HOUR)}
+    letter = "grant_published" if grant.gpu_seconds else "grant_none"
+    if adjustment is not None:
+        letter = "grant_adjusted"
+        details |= {"before": hours_text(adjustment.before * HOUR), "reason": adjustment.reason}
+    _post(session, letter, grant, details, now)
 
 
 def more(session: Session, grant: Grant, gpu_seconds: int, *, now: datetime) -> None:
