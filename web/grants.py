@@ -36,6 +36,7 @@ def index(period_id: int) -> str:
         "periods/grants.html",
         period=period,
         words=words,
+        check_percent=policy().use_or_lose.check_percent,
         live=live,
         may_operate=live and may(actor, Action.PERIOD_OPERATE),
         reserve_left=grants.reserve_left(db(), period),
