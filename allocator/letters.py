@@ -154,7 +154,8 @@ LETTERS: Mapping[str, Letter] = {
             "The capacity from %(starts_at)s to %(ends_at)s is divided. “%(title)s” gets %(hours)s GPU-hours "
             "of the %(asked)s that it asked for; by the rules alone it would have been %(before)s.\n"
             "An operator set this, for this reason: %(reason)s\n"
-            "Next step: book the GPUs. What you will not need can be given back there, and earns credit."
+            "Next step: book the GPUs. What you will not need can be given back on the quota's page, "
+            "and earns credit."
         ),
         path="/quotas/%(id)s",
     ),
