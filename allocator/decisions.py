@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from allocator import application_checks as checks
 from allocator import application_queries as queries
-from allocator import people, policies, quotas, states
+from allocator import late_approvals, people, policies, quotas, states
 from allocator.actors import Actor
 from allocator.applications import lock, require_fresh, tell_applicant, touch
 from allocator.authorization import Action
@@ -134,9 +134,10 @@ def decide(
         merit_reason=outcome.merit_reason,
         version=application.version,
     )
+    quota = None
     if outcome.gpu_seconds is not None:
         _set_logins(session, actor, outcome, forbidden_logins, now)
-        quotas.grant(
+        quota = quotas.grant(
             session,
             actor,
             application,
@@ -145,6 +146,8 @@ def decide(
             now=now,
         )
     tell_applicant(session, application, LETTERS[outcome.kind], now=now, **_told(application, outcome))
+    if quota is not None:
+        late_approvals.tell(session, quota, now=now)
     return decision
 
 

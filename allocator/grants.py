@@ -15,7 +15,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from allocator import capacity, credits, events, fingerprints, ledger, period_letters
+from allocator import capacity, credits, events, fingerprints, late_approvals, ledger, period_letters
 from allocator.actors import SYSTEM, Actor
 from allocator.application_checks import MAX_REASON, text_fault
 from allocator.authorization import Action, require
@@ -69,6 +69,7 @@ def issue(session: Session, proposal: Proposal, *, now: datetime) -> list[Grant]
     adjustments = {one.claim_id: one for one in proposal.adjustments}
     for grant in made:
         period_letters.granted(session, grant, adjustments.get(grant.claim_id or 0), now=now)
+    late_approvals.tell_all(session, proposal.period, now=now)
     # one event with a digest of them all: thousands of links would hold the chain for the whole commit
     total = sum(grant.gpu_seconds for grant in made)
     facts = {"grants": len(made), "gpu_seconds": total, "sha256": fingerprints.of_grants(made)}

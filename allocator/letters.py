@@ -168,6 +168,17 @@ LETTERS: Mapping[str, Letter] = {
         ),
         path="/quotas/%(id)s",
     ),
+    "quota_waits": Letter(
+        N_("Approved after the division: %(title)s"),
+        N_(
+            "The capacity from %(starts_at)s to %(ends_at)s was divided before “%(title)s” was approved, "
+            "so that it has no hours there yet.\n"
+            "It takes part in the next division by itself; days from %(next)s on can be booked.\n"
+            "If an operator gives it hours of the reserve before that, we write to you at once. "
+            "You need to do nothing."
+        ),
+        path="/quotas/%(id)s",
+    ),
     "grant_raised": Letter(
         N_("%(more)s more GPU-hours: %(title)s"),
         N_(

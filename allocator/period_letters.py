@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from allocator import outbox
 from allocator.application_checks import hours_text
-from allocator.models import Adjustment, Grant, Period, Reclaim
+from allocator.models import Adjustment, Grant, Period, Quota, Reclaim
 from allocator.policy import PeriodRules
 
 ALMATY = ZoneInfo("Asia/Almaty")  # R-33
@@ -31,6 +31,18 @@ def more(session: Session, grant: Grant, gpu_seconds: int, *, now: datetime) -> 
     """A grant has grown: from the reserve, or from hours that others gave back."""
     details = {"more": hours_text(gpu_seconds), "hours": hours_text(grant.current)}
     _post(session, "grant_raised", grant, details, now)
+
+
+def waits(session: Session, quota: Quota, period: Period, *, now: datetime) -> None:
+    """The quota was approved when the period had been divided."""
+    application = quota.application
+    details = {
+        "id": quota.id,
+        "title": application.title,
+        **_days(period),
+        "next": _day(period.ends_at),
+    }
+    outbox.post(session, "quota_waits", application.applicant_id, details, now=now)
 
 
 def warned(session: Session, reclaim: Reclaim, *, now: datetime) -> None:

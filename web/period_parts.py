@@ -8,10 +8,10 @@ from datetime import datetime
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
-from allocator import grants, period_queries
+from allocator import grants, late_approvals, period_queries
 from allocator.grants import Room
 from allocator.models import Grant, Period, PeriodClaim, PeriodPlan, Quota, Reclaim
-from allocator.states import PeriodState, ReclaimState
+from allocator.states import PeriodState, QuotaState, ReclaimState
 
 SHOWN = 6
 
@@ -37,12 +37,13 @@ class Planned:
 @dataclass(frozen=True)
 class Parts:
     """What the page of a quota says about periods: the one in force, all latest ones, what can be planned,
-    and what is being divided."""
+    what is being divided, and what was divided before the quota was approved."""
 
     current: Part | None
     grants: list[Grant]
     plannable: list[Planned]
     proposed: list[Period]
+    missed: list[Period]
 
 
 def parts_of(session: Session, quota: Quota, now: datetime) -> Parts:
@@ -54,7 +55,8 @@ def parts_of(session: Session, quota: Quota, now: datetime) -> Parts:
     if chosen is not None:
         live = chosen.period.state is PeriodState.PUBLISHED
         current = Part(chosen, grants.room(session, chosen), _warning(session, chosen), live)
-    return Parts(current, found[:SHOWN], _plannable(session, quota), _proposed(session, quota))
+    missed = list(late_approvals.missed(session, quota, now)) if quota.state is QuotaState.ACTIVE else []
+    return Parts(current, found[:SHOWN], _plannable(session, quota), _proposed(session, quota), missed)
 
 
 def _plannable(session: Session, quota: Quota) -> list[Planned]:
