@@ -70,7 +70,7 @@ def play(scene: Scene, key: bytes) -> None:
 
 
 def _quota(scene: Scene, who: str, category: str, texts: tuple[str, str], percent: int) -> Quota:
-    at = scene.now - timedelta(days=26)
+    at = scene.now - timedelta(days=28)
     application = _apply(scene, who, category, texts, percent, at)
     decisions.decide(
         scene.session,
@@ -119,7 +119,7 @@ def _running(scene: Scene, key: bytes) -> None:
 
 def _turn(scene: Scene) -> datetime:
     """The midnight between the period that is over and the one that runs."""
-    return ceil(scene.now).replace(hour=19, minute=0) - timedelta(days=9)
+    return ceil(scene.now).replace(hour=19, minute=0) - timedelta(days=11)
 
 
 def _published(scene: Scene, key: bytes, starts_at: datetime, ends_at: datetime) -> Period:
