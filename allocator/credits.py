@@ -7,7 +7,7 @@ cluster and GPU type, pool by pool, holder by holder (an organisation, or a pers
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from allocator.divisions import plain_weight
 from allocator.fairshare import credit
-from allocator.models import Application, Credit, CreditCause, Grant, Period, Proposal
+from allocator.models import Application, Credit, CreditCause, Grant, Period, ProposalShare
 from allocator.policy import Policy
 from allocator.states import PeriodState
 
@@ -115,16 +115,16 @@ def _history(
     }
 
 
-def record_division(session: Session, proposal: Proposal, now: datetime) -> None:
+def record_division(session: Session, period_id: int, shares: Iterable[ProposalShare], now: datetime) -> None:
     """What everybody asked for and got, summed by holder: written when a proposal is published."""
     sums: dict[Holder, _Line] = defaultdict(_Line)
-    for share in proposal.shares:
+    for share in shares:
         line = sums[holder_of(share.claim.quota.application, share.claim.pool)]
         line.requested += share.claim.request
         line.served += share.gpu_hours
         line.weight += plain_weight(share.claim)
     for owner, line in sums.items():
-        row = _row(proposal.period_id, owner, CreditCause.DIVISION, int(line.served), now)
+        row = _row(period_id, owner, CreditCause.DIVISION, int(line.served), now)
         row.requested, row.weight = line.requested, line.weight
         session.add(row)
 

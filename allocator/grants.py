@@ -28,6 +28,7 @@ from allocator.models import (
     GrantChangeKind,
     Period,
     Proposal,
+    ProposalShare,
     Quota,
 )
 from allocator.policy import Policy
@@ -51,7 +52,9 @@ class Room:
         return max(self.granted - self.charged, 0)
 
 
-def issue(session: Session, proposal: Proposal, *, now: datetime) -> list[Grant]:
+def issue(
+    session: Session, proposal: Proposal, shares: Sequence[ProposalShare], *, now: datetime
+) -> list[Grant]:
     """The grants of a proposal that is just being published, with credits and letters."""
     made = [
         Grant(
@@ -61,11 +64,11 @@ def issue(session: Session, proposal: Proposal, *, now: datetime) -> list[Grant]
             gpu_seconds=share.gpu_hours * HOUR,
             granted_at=now,
         )
-        for share in proposal.shares
+        for share in shares
     ]
     session.add_all(made)
     session.flush()
-    credits.record_division(session, proposal, now)
+    credits.record_division(session, proposal.period_id, shares, now)
     adjustments = {one.claim_id: one for one in proposal.adjustments}
     for grant in made:
         period_letters.granted(session, grant, adjustments.get(grant.claim_id or 0), now=now)

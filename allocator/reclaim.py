@@ -9,12 +9,13 @@ then a proposal, and only a person's word takes hours back. Nothing that is book
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload, selectinload
 
 from allocator import capacity, events, grants, ledger, period_letters
 from allocator.actors import SYSTEM, Actor
@@ -26,6 +27,7 @@ from allocator.states import PeriodState, QuotaState, ReclaimState, move
 from config.i18n import N_
 
 HOUR = 3600
+BATCH = 500  # warnings and proposals of one call at most: every event in it holds the chain
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,10 @@ def _forecast(grant: Grant, plan: PeriodPlan | None, charged: int, policy: Polic
 
 
 def warn_due(session: Session, *, policy: Policy, now: datetime) -> int:
-    """Warn the holders whose use is below the table, once in a period; returns how many letters went out."""
-    check = policy.use_or_lose.check_percent
+    """Warn the holders whose use is below the table, once in a period; returns how many letters went out.
+
+    At most ``BATCH``: the rest with the next call.
+    """
     answer_until = now + timedelta(days=policy.use_or_lose.warning_days)
     warned = 0
     for period in _running(session, now):
@@ -111,6 +115,8 @@ def warn_due(session: Session, *, policy: Policy, now: datetime) -> int:
             if one.take_back and one.grant.id not in told and active and _ripe(one, policy, now):
                 _warn(session, one, policy, answer_until, now)
                 warned += 1
+            if warned == BATCH:
+                return warned
     return warned
 
 
@@ -150,19 +156,23 @@ def _warn(session: Session, one: Forecast, policy: Policy, answer_until: datetim
 
 
 def propose_due(session: Session, *, policy: Policy, now: datetime) -> int:
-    """After the time to answer: drop what has caught up, propose the rest; returns how many are proposed."""
+    """After the time to answer: drop what has caught up, propose the rest; returns how many are proposed.
+
+    Of at most ``BATCH``: the rest with the next call.
+    """
     due = session.scalars(
         select(Reclaim)
         .where(Reclaim.state == ReclaimState.WARNED, Reclaim.answer_until <= now)
+        .options(selectinload(Reclaim.grant).options(selectinload(Grant.changes), joinedload(Grant.quota)))
         .order_by(Reclaim.id)
-        .with_for_update(skip_locked=True)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True, key_share=True)
+        .execution_options(populate_existing=True)
     ).all()
+    seen = _seen_again(session, due, policy, now)
     proposed = 0
     for reclaim in due:
-        room = grants.room(session, reclaim.grant)
-        quota_id = reclaim.grant.quota_id
-        plan = _plans(session, reclaim.grant.period, quota_id).get(quota_id)
-        again = _forecast(reclaim.grant, plan, room.charged, policy, now)
+        again = seen[reclaim.grant_id]
         running = reclaim.grant.period.state is PeriodState.PUBLISHED and reclaim.grant.period.ends_at > now
         # the letter named an amount: never more than that, whatever has happened since
         take_back = min(reclaim.take_back, again.take_back)
@@ -173,6 +183,24 @@ def propose_due(session: Session, *, policy: Policy, now: datetime) -> int:
         move(reclaim, ReclaimState.PROPOSED, actor=SYSTEM, now=now, columns=columns, take_back=take_back)
         proposed += 1
     return proposed
+
+
+def _seen_again(
+    session: Session, due: Sequence[Reclaim], policy: Policy, now: datetime
+) -> dict[int, Forecast]:
+    """The forecasts of these by grant, a few queries for each period."""
+    found: dict[int, Forecast] = {}
+    by_period: dict[Period, list[Grant]] = {}
+    for reclaim in due:
+        by_period.setdefault(reclaim.grant.period, []).append(reclaim.grant)
+    for period, affected in by_period.items():
+        ids = [grant.quota_id for grant in affected]
+        charged = ledger.charged_within(session, ids, (period.starts_at, period.ends_at))
+        plans = _plans(session, period, *ids)
+        for grant in affected:
+            used = charged.get(grant.quota_id, 0)
+            found[grant.id] = _forecast(grant, plans.get(grant.quota_id), used, policy, now)
+    return found
 
 
 def confirm(session: Session, actor: Actor, reclaim: Reclaim, *, now: datetime) -> int:
@@ -208,5 +236,6 @@ def _decide(session: Session, actor: Actor, reclaim: Reclaim) -> Period:
     # nobody decides on the hours of one's own organisation (R-22)
     require(actor, Action.PERIOD_ADJUST, reclaim.grant.quota)
     capacity.lock(session, period.cluster)
-    session.refresh(reclaim)
+    session.refresh(reclaim, ["state", "take_back", "decided_at"])
+    session.refresh(period, ["state"])
     return period
