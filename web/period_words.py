@@ -93,7 +93,7 @@ def short_reason(row: Row) -> str:
         return str(gettext("set by a person"))
     if row.is_set_aside:
         return str(gettext("below its least useful amount"))
-    if row.share >= row.claim.request:
+    if row.share >= row.request:
         return str(gettext("all that was asked for"))
     return str(gettext("the level of its pool"))
 
@@ -127,7 +127,7 @@ def factor_facts(claim: PeriodClaim) -> list[tuple[str, str]]:
     return facts
 
 
-def factors_line(claim: PeriodClaim) -> str:
+def factors_line(claim: PeriodClaim | Row) -> str:
     """`1,5 × 1 × 1`: for a table, in the order of the factors' names."""
     return " × ".join(factor(Fraction(one["value"])) for one in claim.factors)
 

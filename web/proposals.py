@@ -24,6 +24,7 @@ from web.exports import csv_response
 from web.identity import current_actor
 from web.paging import paginate_list
 from web.period_forms import AdjustForm, WhatIfForm, what_if_form
+from web.period_summary import summary_of
 from web.periods import PERIOD, titles_of
 from web.session import db
 
@@ -130,8 +131,7 @@ def publish(proposal_id: int) -> ResponseReturnValue:
         words=words,
         can=_can(proposal, now),
         may_publish=publication.may_publish(actor, proposal),
-        divided=sum(share.gpu_hours for share in proposal.shares),
-        served=sum(share.gpu_hours > 0 for share in proposal.shares),
+        summary=summary_of(proposal),
     )
 
 

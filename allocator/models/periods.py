@@ -260,7 +260,8 @@ class ProposalShare(Base):
     is_set_aside: Mapped[bool] = mapped_column(default=False)
 
     proposal: Mapped[Proposal] = relationship(back_populates="shares")
-    claim: Mapped[PeriodClaim] = relationship()
+    # a share is nothing without its claim: one query brings both, however many there are
+    claim: Mapped[PeriodClaim] = relationship(lazy="joined", innerjoin=True)
 
 
 class Adjustment(Base):
