@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from allocator.models.grants import Grant
 
 HOUR = 3600
+# "all" but for refresh-expire: a step of the period would have every claim read anew, one by one
+OWNED = "save-update, merge, delete, delete-orphan"
 Documents = JSON().with_variant(JSONB, "postgresql")
 
 
@@ -96,10 +98,10 @@ class Period(Base):
     opened_by: Mapped[Person | None] = relationship(foreign_keys=[opened_by_id])
     published_by: Mapped[Person | None] = relationship(foreign_keys=[published_by_id])
     pools: Mapped[list["PeriodPool"]] = relationship(
-        back_populates="period", order_by="PeriodPool.position", cascade="all, delete-orphan"
+        back_populates="period", order_by="PeriodPool.position", cascade=OWNED
     )
     claims: Mapped[list["PeriodClaim"]] = relationship(
-        back_populates="period", order_by="PeriodClaim.id", cascade="all, delete-orphan"
+        back_populates="period", order_by="PeriodClaim.id", cascade=OWNED
     )
     proposals: Mapped[list["Proposal"]] = relationship(back_populates="period", order_by="Proposal.number")
     grants: Mapped[list["Grant"]] = relationship(back_populates="period", order_by="Grant.id")
