@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 from threading import Barrier
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from allocator import (
@@ -266,3 +267,23 @@ def test_a_claim_is_never_lost_between_two_collections(database: Database, known
     assert at_once(database, *([collect] * RIVALS)) == {"done": RIVALS}
     with database.reader() as session:
         assert session.scalar(select(func.count()).select_from(PeriodClaim)) == 2
+
+
+def test_publishing_reads_in_few_queries_however_many_there_are(
+    database: Database,
+    known: Known,
+    count_queries: Callable[[Engine], AbstractContextManager[list[str]]],
+) -> None:
+    with database.transaction() as session:
+        cluster = session.get_one(Period, known.period).cluster
+        for _ in range(12):
+            application = factories.application(session, factories.person(session), cluster, gpu_hours=900)
+            factories.quota(session, application, valid_from=DECEMBER[0], valid_until=DECEMBER[1])
+        period = session.get_one(Period, known.period)
+        assert periods.collect(session, known.one, period, policy=POLICY, key=KEY, now=NOW) == 14
+    with count_queries(database.engine) as statements:
+        published(database, known)
+    reads = Counter(one for one in statements if one.startswith("SELECT"))
+    chain = sum(count for one, count in reads.items() if "event_chain" in one)
+    assert reads.total() - chain < 40, reads.most_common(3)
+    assert all(count < 8 for one, count in reads.items() if "event_chain" not in one), reads.most_common(3)
