@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from dataclasses import FrozenInstanceError
 from decimal import Decimal
@@ -57,6 +58,13 @@ def line_with(path: Path, text: str) -> int:
 WRONG = [
     ("tflops = 312", "tflops = 0", "tflops = 0", "gpu_types.a100.tflops", "between 1 and"),
     ("tflops = 312", "flops = 312", "[gpu_types.a100]", "gpu_types.a100.tflops", "is missing"),
+    (
+        'title.en = "Energy"',
+        'title.en = "En\\u0000ergy"',
+        "En",
+        "sectors.energy.title.en",
+        "control characters",
+    ),
     ("max_team = 50", "max_team = '50'", "max_team", "applications.max_team", "whole number"),
     ("max_team = 50", "max_team = true", "max_team", "applications.max_team", "whole number"),
     ("max_team = 50", "max_team = -1", "max_team", "applications.max_team", "between 0 and 1000"),
@@ -187,6 +195,21 @@ def test_a_fault_names_its_line_and_key(
     assert message in found[0]
     if place:
         assert found[0].startswith(f"rules.toml:{line_with(path, place)}: ")
+
+
+def test_whatever_key_is_broken_its_line_is_told(tmp_path: Path) -> None:
+    """Each key of the shipped policy in turn gets a value that nothing may have."""
+    lines = SHIPPED.splitlines()
+    keys = [
+        (place, line.split(" = ")[0]) for place, line in enumerate(lines) if re.match(r"[a-z][\w.]* = ", line)
+    ]
+    # a list over several lines would break off
+    keys = [(place, key) for place, key in keys if not lines[place].endswith("[")]
+    assert len(keys) > 200
+    path = tmp_path / "rules.toml"
+    for place, key in keys:
+        path.write_text("\n".join([*lines[:place], f"{key} = [[]]", *lines[place + 1 :]]), encoding="utf-8")
+        assert any(f":{place + 1}: " in fault and key in fault for fault in faults(path)), key
 
 
 def test_every_fault_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
