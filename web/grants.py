@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, Response, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
@@ -14,6 +14,7 @@ from allocator.states import PeriodState
 from config.clock import utcnow
 from web import once
 from web import period_words as words
+from web.exports import csv_response
 from web.formats import gpu_hours, number
 from web.identity import current_actor
 from web.paging import paginate_list
@@ -45,6 +46,26 @@ def index(period_id: int) -> str:
         waiting=paginate_list(grants.waiting(db(), period), limit=10, name="waiting") if live else None,
         reclaims=paginate_list(period_queries.reclaims(db(), period), limit=10, name="reclaims"),
     )
+
+
+@bp.get(f"{PERIOD}/grants.csv")
+def forecast_csv(period_id: int) -> Response:
+    """The forecast as a file, GPU-seconds."""
+    period = _published(period_id)
+    header = "quota_id title granted planned used expected take_back".split()
+    rows = [
+        [
+            row.grant.quota_id,
+            row.grant.quota.application.title,
+            row.granted,
+            row.planned,
+            row.used,
+            row.expected,
+            row.take_back,
+        ]
+        for row in reclaim.forecast(db(), period, policy=policy(), now=utcnow())
+    ]
+    return csv_response(f"grants-{period.name}.csv", header, rows)
 
 
 def _published(period_id: int) -> Period:

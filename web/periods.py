@@ -13,7 +13,7 @@ from sqlalchemy import select
 from allocator import application_queries, period_inputs, period_queries, periods, replay
 from allocator.application_checks import Offer
 from allocator.authorization import Action, may, require
-from allocator.errors import Conflict, Invalid, NotFound
+from allocator.errors import Conflict, Invalid, NotFound, WrongState
 from allocator.models import Application, Cluster, Period, Proposal, Quota
 from allocator.period_comparison import Difference, compare
 from allocator.period_queries import Row
@@ -203,6 +203,8 @@ def discard(period_id: int) -> ResponseReturnValue:
     """Ask why, then give up a period that nobody was told of."""
     period = period_queries.find_period(db(), current_actor(), period_id)
     require(current_actor(), Action.PERIOD_PROPOSE, period)
+    if period.state not in OPEN:
+        raise WrongState(N_("This period is past that step."), {"state": period.state.value})
     form = ReasonForm() if request.method == "POST" else ReasonForm(formdata=None)
     if request.method == "GET":
         form.version.data = period.version

@@ -9,11 +9,12 @@ from typing import Any
 from flask import Blueprint, Response, flash, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
+from sqlalchemy import select
 
 from allocator import adjustments, divisions, period_exports, period_queries, publication, what_if
 from allocator.authorization import Action, may, require
 from allocator.errors import Invalid, NotFound, WrongState
-from allocator.models import Period, PeriodClaim, Proposal, ProposalKind
+from allocator.models import Period, PeriodClaim, Proposal, ProposalKind, ProposalShare
 from allocator.period_comparison import Comparison
 from allocator.states import PeriodState
 from config.clock import utcnow
@@ -35,10 +36,17 @@ SHARE = f"{PROPOSAL}/shares/<int(max=9223372036854775807):quota_id>"
 
 def claim_of(proposal: Proposal, quota_id: int) -> PeriodClaim:
     """The claim of a quota in a proposal. Raises NotFound when it has none."""
-    claim = next((share.claim for share in proposal.shares if share.claim.quota_id == quota_id), None)
-    if claim is None:
+    share = share_of(proposal, quota_id)
+    return share.claim
+
+
+def share_of(proposal: Proposal, quota_id: int) -> ProposalShare:
+    """One share with its claim, without reading all the others."""
+    of_quota = (ProposalShare.proposal_id == proposal.id, PeriodClaim.quota_id == quota_id)
+    found = db().scalar(select(ProposalShare).join(ProposalShare.claim).where(*of_quota))
+    if found is None:
         raise NotFound()
-    return claim
+    return found
 
 
 @bp.get(SHARE)
@@ -101,13 +109,26 @@ def _adjust_page(
         proposal=proposal,
         period=proposal.period,
         claim=claim,
-        share=next(one.gpu_hours for one in proposal.shares if one.claim_id == claim.id),
+        share=share_of(proposal, claim.quota_id).gpu_hours,
         form=form,
         comparison=cost,
         page=page,
         titles=titles_of(page.items),
         words=words,
     )
+
+
+@bp.get(f"{PROPOSAL}/shares.csv")
+def shares_csv(proposal_id: int) -> Response:
+    """The board's list as a file, with names: for staff, unlike the public one."""
+    proposal = period_queries.find_proposal(db(), current_actor(), proposal_id)
+    header = "quota_id title holder pool request weight share set_by_a_person set_aside".split()
+    rows = [
+        [row.quota_id, row.title, row.holder, row.pool, row.request, str(row.weight), row.share]
+        + ["yes" if mark else "" for mark in (row.is_fixed, row.is_set_aside)]
+        for row in period_queries.rows(db(), proposal)
+    ]
+    return csv_response(f"shares-{proposal.period.name}-{proposal.number}.csv", header, rows)
 
 
 @bp.route(f"{PROPOSAL}/publish", methods=["GET", "POST"])

@@ -30,23 +30,23 @@ HOUR = 3600
 
 @bp.get(OF_PERIOD)
 def show(quota_id: int, period_id: int) -> ResponseReturnValue:
-    """Why the share is what it is, in plain words; `?request=`: what another would have brought."""
+    """Why the share is what it is, in plain words, and what half, or `?request=`, would have brought."""
     actor = current_actor()
     quota = booking_queries.find_quota(db(), actor, quota_id)
     period, grant = _grant(quota, period_id)
-    form = IfAskedForm(request.args if "request" in request.args else None, meta={"csrf": False})
-    answer = None
+    asked = "request" in request.args
+    form = IfAskedForm(request.args if asked else None, meta={"csrf": False})
     proposal = period_queries.published_proposal(db(), period)
-    if "request" in request.args and form.validate():
-        try:
-            answer = what_if.if_asked(db(), actor, period, quota, form.request.data or 0)
-        except Invalid as error:
-            form.show(error)
-    explained = None
+    explained, answer = None, None
     if proposal is not None and grant.claim_id is not None:
         explained = divisions.explain(proposal, claim_of(proposal, quota.id))
-        if form.request.data is None and not form.errors:
+        if not asked:
             form.request.data = explained.claim.request // 2
+        if not asked or form.validate():
+            try:
+                answer = what_if.if_asked(db(), actor, period, quota, form.request.data or 0)
+            except Invalid as error:
+                form.show(error)
     page = render_template(
         "periods/mine.html",
         quota=quota,
