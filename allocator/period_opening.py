@@ -89,7 +89,7 @@ def refresh_due(session: Session, *, policy: Policy, key: bytes, now: datetime) 
         select(Period)
         .where(Period.state == PeriodState.DRAFT, or_(newer_plan, newer_quota))
         .order_by(Period.id)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, key_share=True)
     ).all()
     for period in stale:
         periods.collect(session, SYSTEM, period, policy=policy, key=key, now=now)
@@ -102,7 +102,7 @@ def remind_due(session: Session, *, policy: Policy, now: datetime) -> int:
         select(Period)
         .where(Period.state.in_(WAITING), Period.ends_at > now)
         .order_by(Period.id)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, key_share=True)
     ).all()
     reminded = 0
     for period in waiting:

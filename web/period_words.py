@@ -47,6 +47,9 @@ MISMATCHES: Mapping[str, str] = {
     "pool": N_("Pool"),
     "weight": N_("Weight"),
     "request": N_("Request"),
+    "policy": N_("Policy"),
+    "inputs": N_("All inputs together"),
+    "event": N_("Record of events"),
     **FACTORS,
 }
 
