@@ -121,7 +121,7 @@ def test_every_job_once(here: Site) -> None:
     assert result.returncode == 0, result.stderr
     assert here.names() == [f"kezek-{booking}"]
     jobs = [json.loads(line)["job"] for line in result.stderr.splitlines() if b"job done" in line]
-    assert jobs == ["inventory:alem", "reconcile:alem", "usage:alem", "expiry", "outbox"]
+    assert jobs == ["inventory:alem", "reconcile:alem", "usage:alem", "expiry", "periods", "outbox"]
 
 
 def test_help_loads_none_of_it() -> None:
