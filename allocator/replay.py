@@ -185,8 +185,10 @@ def _shares(proposal: Proposal) -> Iterator[Mismatch]:
         again = (hours, reference in division.fixed, reference in division.set_aside)
         before = recorded.get(reference)
         if before != again:
-            computed = _numbers(again if known else None)
-            yield Mismatch("share", f"{proposal.number}/{reference}", _numbers(before), computed)
+            # the hours alone, unless they are the same and only what is said of them differs
+            width = 3 if before and before[0] == hours else 1
+            told = [_numbers(one and one[:width]) for one in (before, again if known else None)]
+            yield Mismatch("share", f"{proposal.number}/{reference}", *told)
     slugs = [pool.slug for pool in proposal.period.pools]
     ruled = {pool["slug"]: pool for pool in divisions.pools_of(division, slugs)}
     kept = {pool["slug"]: pool for pool in proposal.pools}
