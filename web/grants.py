@@ -8,10 +8,11 @@ from flask_babel import gettext
 
 from allocator import booking_queries, grants, ledger, period_queries, reclaim
 from allocator.authorization import Action, may, require
-from allocator.errors import Invalid, NotFound
+from allocator.errors import Invalid, NotFound, Stale
 from allocator.models import Grant, Period, Quota, Reclaim
 from allocator.states import PeriodState
 from config.clock import utcnow
+from config.i18n import N_
 from web import once
 from web import period_words as words
 from web.exports import csv_response
@@ -118,7 +119,10 @@ def redivide(period_id: int) -> ResponseReturnValue:
     actor = current_actor()
     period = _published(period_id)
     require(actor, Action.PERIOD_OPERATE, period)
+    left = grants.returned_left(db(), period)
     if request.method == "POST":
+        if request.form.get("left") != str(left):
+            raise Stale(N_("Hours came back or were divided since you opened the page. Look at it again."))
         made = grants.redivide(db(), actor, period, now=utcnow())
         hours = gpu_hours(sum(change.gpu_seconds for change in made))
         flash(gettext("%(hours)s GPU-hours were divided again.", hours=hours), "success")
@@ -129,7 +133,7 @@ def redivide(period_id: int) -> ResponseReturnValue:
         period=period,
         words=words,
         page=paginate_list(rows),
-        left=grants.returned_left(db(), period),
+        left=left,
         divided=sum(hours for _, hours in rows),
     )
 

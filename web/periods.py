@@ -127,7 +127,7 @@ def _open_page(form: OpenForm, offers: list[Offer], offer: Offer | None) -> str:
 def show(period_id: int) -> str:
     """The board: demand, capacity, pools, claims, fairness; `?proposal=` chooses, else the last."""
     period = period_queries.find_period(db(), current_actor(), period_id)
-    made = period_queries.proposals(db(), period)
+    made = paginate_list(period_queries.proposals(db(), period), limit=10, name="proposals")
     proposal = _wanted_proposal(period)
     return render_template("periods/show.html", **_board(period, proposal), proposals=made)
 
@@ -154,6 +154,7 @@ def _board(period: Period, proposal: Proposal | None) -> dict[str, Any]:
         "category_title": category_title,
         "by": by,
         "page": paginate_list(_sorted(period_queries.rows(db(), proposal), by) if proposal else []),
+        "adjustments": paginate_list(proposal.adjustments if proposal else [], limit=10, name="adjustments"),
         "bars": pool_bars(summary.pools if summary else []),
         "summary": summary,
         "demand": demand,
