@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from allocator import adjustments, grants, periods, publication, replay
+from allocator import adjustments, grants, period_queries, periods, publication, replay
 from allocator.actors import Actor, Role
 from allocator.errors import Conflict, Forbidden, Invalid, NotFound, Stale, WrongState
 from allocator.models import (
@@ -347,3 +347,21 @@ def test_everything_is_on_record(site: Site) -> None:
         "proposal.kept",
         "proposal.adjusted",
     ]
+
+
+def test_a_pool_was_asked_for_what_its_quotas_asked_for(site: Site) -> None:
+    """Also where a claim was set aside or a person fixed less, which the division itself leaves out."""
+    aside, cut = site.quota("science", 30_000), site.quota("strategic", 9_000)
+    period = site.open()
+    set_plan(
+        site.session, factories.actor_of(aside.application.applicant), period, aside, 30_000, 30_000, now=NOW
+    )
+    periods.collect(site.session, site.one, period, policy=POLICY, key=KEY, now=NOW)
+    proposal = periods.propose(site.session, site.one, period, now=NOW)
+    made = adjustments.adjust(site.session, site.one, proposal, cut.id, 400, "The data are late.", now=NOW)
+    rows = {row.slug: row for row in period_queries.pool_rows(made)}
+    assert (rows["science"].demand, rows["science"].share) == (30_000, 0)
+    assert rows["science"].bound == period_queries.SET_ASIDE
+    assert (rows["state"].demand, rows["state"].share, rows["state"].bound) == (9_000, 400, "fixed")
+    with pytest.raises(Invalid):
+        adjustments.preview(site.session, site.one, proposal, cut.id, 9_001)
