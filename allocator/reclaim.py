@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from allocator import capacity, events, grants, ledger, period_letters
@@ -95,7 +95,8 @@ def _forecast(grant: Grant, plan: PeriodPlan | None, charged: int, policy: Polic
 def warn_due(session: Session, *, policy: Policy, now: datetime) -> int:
     """Warn the holders whose use is below the table, once in a period; returns how many letters went out.
 
-    At most ``BATCH``: the rest with the next call.
+    Who booked in time and cancelled afterwards is warned again: else that would be the way around. At most
+    ``BATCH``: the rest with the next call.
     """
     answer_until = now + timedelta(days=policy.use_or_lose.warning_days)
     warned = 0
@@ -107,7 +108,7 @@ def warn_due(session: Session, *, policy: Policy, now: datetime) -> int:
             session.scalars(
                 select(Reclaim.grant_id)
                 .join(Grant, Grant.id == Reclaim.grant_id)
-                .where(Grant.period_id == period.id)
+                .where(Grant.period_id == period.id, ~_caught_up())
             )
         )
         for one in forecast(session, period, policy=policy, now=now):
@@ -118,6 +119,11 @@ def warn_due(session: Session, *, policy: Policy, now: datetime) -> int:
             if warned == BATCH:
                 return warned
     return warned
+
+
+def _caught_up() -> ColumnElement[bool]:
+    """Warnings that came to nothing by themselves, not by a person's word."""
+    return and_(Reclaim.state == ReclaimState.DROPPED, Reclaim.decided_by_id.is_(None))
 
 
 def _ripe(one: Forecast, policy: Policy, now: datetime) -> bool:

@@ -156,6 +156,28 @@ def test_hours_taken_back_are_divided_again_among_who_asked_for_more(session: Se
     assert sum(one.current for one in grants.of_period(session, period)) == period.capacity * HOUR
 
 
+def test_booking_in_time_and_cancelling_afterwards_is_no_way_around(session: Session) -> None:
+    site = make_site(session)
+    quota = site.quota("science", GRANT)
+    site.publish(site.propose())
+    middle = DECEMBER[0] + 16 * DAY
+    assert reclaim.warn_due(session, policy=POLICY, now=middle) == 1
+    actor = factories.actor_of(quota.application.applicant)
+    ask = Ask(1, 8, middle + 10 * DAY, middle + 10 * DAY + timedelta(hours=100))
+    booking = bookings.book(session, actor, quota, ask, rules=POLICY.bookings, now=middle + DAY)
+    answered = middle + 7 * DAY
+    assert reclaim.propose_due(session, policy=POLICY, now=answered) == 0
+    assert reclaim.warn_due(session, policy=POLICY, now=answered) == 0
+    version = booking.version
+    bookings.cancel(session, actor, booking, reason="", expected_version=version, now=answered)
+    assert reclaim.warn_due(session, policy=POLICY, now=answered) == 1
+    # but what a person left to its holder stays so
+    first, again = session.scalars(select(Reclaim).order_by(Reclaim.id))
+    assert (first.state, first.decided_by_id) == (ReclaimState.DROPPED, None)
+    reclaim.drop(session, site.one, again, "The data came late.", now=answered)
+    assert reclaim.warn_due(session, policy=POLICY, now=answered) == 0
+
+
 def test_the_warning_tells_everything_in_each_language(month: Month) -> None:
     month.runs(1, 18)
     with month.database.reader() as session:
