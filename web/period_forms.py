@@ -147,7 +147,7 @@ class WhatIfForm(Form):
     weight = RatioField(lazy_gettext("Its weight"), [Optional(), above_zero])
     request = CountField(lazy_gettext("Its request"), [Optional(), not_negative])
     name = StringField(
-        lazy_gettext("Name"), [Conditional(), Length(max=1000), no_control_characters], filters=[strip]
+        lazy_gettext("Title"), [Conditional(), Length(max=1000), no_control_characters], filters=[strip]
     )
 
     def pool_field(self, slug: str, kind: str) -> Any:
