@@ -116,9 +116,9 @@ def plot(series: Mapping[str, Mapping[str, float]], path: Path) -> None:
             corner = f'x="{x:.1f}" y="{base - high:.1f}"'
             parts.append(f'<rect {corner} width="{bar:.1f}" height="{high:.1f}" fill="{colour}"/>')
             if values[name] > top:
-                parts.append(
-                    f'<text x="{x - 4:.1f}" y="{base - high - 4 - 11 * (number % 2):.1f}">{values[name]:.1f}</text>'
-                )
+                # Neighbours stand on two lines, or their numbers would run into each other.
+                above = base - high - 4 - 11 * (number % 2)
+                parts.append(f'<text x="{x - 4:.1f}" y="{above:.1f}">{values[name]:.1f}</text>')
         parts.append(f'<rect x="{left + number * 190}" y="296" width="10" height="10" fill="{colour}"/>')
         parts.append(f'<text x="{left + number * 190 + 15}" y="305">{label}</text>')
     parts += [
