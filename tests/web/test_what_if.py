@@ -70,7 +70,7 @@ def test_pools_stand_in_the_order_of_the_policy(site: Site, scene: Scene) -> Non
         period = session.query(Period).order_by(Period.starts_at).all()[1]
     text = text_of(site.browser_of(scene.one).get(f"/periods/{period.id}/what-if?capacity=9000"))
     titles = [pool.titles["en"] for pool in POLICY.pools]
-    table = text[text.index("Pool Before After Change") :]
+    table = text[text.index("Pool Before After Difference") :]
     assert sorted(titles, key=table.index) == titles
 
 
