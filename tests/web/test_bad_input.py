@@ -142,7 +142,12 @@ FORMS: Mapping[tuple[str, str], Mapping[str, str]] = {
     },
     ("operator", "/proposals/{proposal}/publish"): {"version": "2"},
     ("owner", "/quotas/{own}/periods/{period}/give-back"): {"gpu_hours": "11", "reason": "Done earlier."},
-    ("owner", "/quotas/{own}/periods/{plannable}/plan"): {"request": "333", "minimum": "111"},
+    ("owner", "/quotas/{own}/periods/{plannable}/plan"): {
+        "request": "333",
+        "minimum": "111",
+        "uses_from": "2027-01-05",
+        "uses_until": "2027-01-20",
+    },
     ("owner", "/quotas/{quota}/members"): {"email": "new@example.kz"},
     ("owner", "/quotas/{quota}/book"): {
         "starts_at": "2027-01-10T10:00",
