@@ -187,9 +187,15 @@ def change(
     return row
 
 
+def reserve_of(session: Session, period: Period) -> int:
+    """GPU-hours for late approvals: the reserve, and what the division left because nobody asked for it."""
+    granted = session.scalar(select(func.sum(Grant.gpu_seconds)).where(Grant.period_id == period.id))
+    return period.reserve + period.capacity - int(granted or 0) // HOUR
+
+
 def reserve_left(session: Session, period: Period) -> int:
-    """GPU-hours of the reserve that nobody has been given yet."""
-    return period.reserve - _sum(session, period, GrantChangeKind.RESERVE) // HOUR
+    """GPU-hours of ``reserve_of`` that nobody has been given yet."""
+    return reserve_of(session, period) - _sum(session, period, GrantChangeKind.RESERVE) // HOUR
 
 
 def returned_left(session: Session, period: Period) -> int:

@@ -41,6 +41,7 @@ def index(period_id: int) -> str:
         check_percent=policy().use_or_lose.check_percent,
         live=live,
         may_operate=live and may(actor, Action.PERIOD_OPERATE),
+        reserve=grants.reserve_of(db(), period),
         reserve_left=grants.reserve_left(db(), period),
         returned_left=grants.returned_left(db(), period),
         forecasts=paginate_list(reclaim.forecast(db(), period, policy=policy(), now=now)),

@@ -116,7 +116,8 @@ def test_late_approvals_are_served_from_the_reserve(site: Site) -> None:
     period = published(site)
     late = site.quota("startup", 50)
     reserve = grants.reserve_left(site.session, period)
-    assert reserve == period.reserve
+    # what nobody asked for when the period was divided is there for late approvals too
+    assert reserve == period.reserve + period.capacity - 100
     with pytest.raises(Invalid) as caught:
         grants.serve_from_reserve(site.session, site.one, period, late, 51, "", now=NOW)
     assert set(caught.value.fields) == {"gpu_hours", "reason"}

@@ -243,7 +243,7 @@ def test_the_reserve_is_never_given_twice(database: Database, known: Known) -> N
             session, factories.person(session), first.cluster, gpu_hours=10_000
         )
         late = factories.quota(session, application, valid_from=DECEMBER[0], valid_until=DECEMBER[1]).id
-        reserve = session.get_one(Period, known.period).reserve
+        reserve = grants.reserve_of(session, session.get_one(Period, known.period))
 
     def serve(session: Session) -> object:
         period, quota = session.get_one(Period, known.period), session.get_one(Quota, late)
