@@ -21,7 +21,7 @@ from config.i18n import N_
 def preview(session: Session, actor: Actor, proposal: Proposal, quota_id: int, hours: int) -> Comparison:
     """What ``adjust`` would cost the others, without storing anything; raises what it would raise."""
     claim = _adjustable(session, actor, proposal, quota_id)
-    inputs = divisions.inputs_of_proposal(proposal).fixing({claim.reference: hours})
+    inputs = _fixing(proposal, claim, hours)
     return compared(proposal, inputs.divide())
 
 
@@ -49,7 +49,7 @@ def adjust(
         raise Invalid({"reason": [fault]})
     if actor.person_id is None:
         raise ValueError("a share is adjusted by a person")
-    inputs = divisions.inputs_of_proposal(proposal).fixing({claim.reference: hours})
+    inputs = _fixing(proposal, claim, hours)
     before = {share.claim_id: share.gpu_hours for share in proposal.shares}
     kept = [_again(one) for one in proposal.adjustments if one.claim_id != claim.id]
     new = Adjustment(
@@ -73,6 +73,16 @@ def adjust(
         after={"quota_id": quota_id, "gpu_hours": hours, "based_on": proposal.number},
     )
     return adjusted
+
+
+def _fixing(proposal: Proposal, claim: PeriodClaim, hours: int) -> divisions.Inputs:
+    if hours > claim.request:
+        # the division would say so too, but of a pseudonym
+        most = {"most": claim.request}
+        raise Invalid(
+            {"hours": [Fault(N_("Enter at most the %(most)s GPU-hours that were asked for."), most)]}
+        )
+    return divisions.inputs_of_proposal(proposal).fixing({claim.reference: hours})
 
 
 def _again(one: Adjustment) -> Adjustment:

@@ -152,13 +152,19 @@ def _places_booking(actor: Actor, booking: Booking) -> bool:
 
 
 def _adjusts_share(actor: Actor, quota: Quota) -> bool:
-    """An operator, but never for oneself or one's own organisation (R-22)."""
-    return _decides_application(actor, quota.application)
+    """An operator, but never for oneself, one's own organisation or a quota that one may use (R-22)."""
+    mine = any(member.person_id == actor.person_id for member in quota.members)
+    return _decides_application(actor, quota.application) and not mine
 
 
 def _publishes(actor: Actor, proposal: Proposal) -> bool:
-    """Four eyes: an operator who neither proposed nor adjusted anything that the proposal holds (R-17)."""
+    """Four eyes: an operator who neither proposed nor adjusted anything that the proposal holds (R-17).
+
+    Nor one whose own share somebody has fixed in it: that would be the word that makes it binding (R-22).
+    """
     if Role.OPERATOR not in actor.roles:
+        return False
+    if any(not _adjusts_share(actor, adjustment.claim.quota) for adjustment in proposal.adjustments):
         return False
     hands = {adjustment.adjusted_by_id for adjustment in proposal.adjustments}
     step: Proposal | None = proposal

@@ -7,7 +7,7 @@ cluster and GPU type, pool by pool, holder by holder (an organisation, or a pers
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
@@ -18,11 +18,11 @@ from sqlalchemy.orm import Session
 
 from allocator.divisions import plain_weight
 from allocator.fairshare import credit
-from allocator.models import Application, Credit, CreditCause, Grant, Period, Proposal
+from allocator.models import Application, Credit, CreditCause, Grant, Period, ProposalShare
 from allocator.policy import Policy
 from allocator.states import PeriodState
 
-MEMORY = 12  # periods: what fades by a quarter each time counts no more than 3 % after so many
+MEMORY = 12  # periods: a year of months; what lies further back neither helps nor harms anybody
 OVER = (PeriodState.PUBLISHED, PeriodState.CLOSED)
 
 
@@ -47,13 +47,22 @@ class _Line:
 
 
 def holder_of(application: Application, pool: str) -> Holder:
-    if application.organisation_id is not None:
-        return Holder(application.organisation_id, None, pool)
-    return Holder(None, application.applicant_id, pool)
+    return holder(application.organisation_id, application.applicant_id, pool)
 
 
-def of_period(session: Session, period: Period, policy: Policy) -> dict[tuple[str, str], credit.Credit]:
-    """The credit of everybody who has one when ``period`` begins, by (pool, holder's key). Two queries."""
+def holder(organisation_id: int | None, applicant_id: int, pool: str) -> Holder:
+    """The organisation that applied, or else who did."""
+    return Holder(organisation_id, None if organisation_id is not None else applicant_id, pool)
+
+
+def of_period(
+    session: Session, period: Period, policy: Policy, at: datetime
+) -> dict[tuple[str, str], credit.Credit]:
+    """The credit of everybody who has one in ``period``, as it stood ``at`` a moment; two queries.
+
+    By (pool, holder's key). Only published periods count, and of them only what was recorded until then, so
+    that a replay finds the same.
+    """
     rules = credit.CreditRules(
         minimum=policy.credit.minimum,
         maximum=policy.credit.maximum,
@@ -61,13 +70,15 @@ def of_period(session: Session, period: Period, policy: Policy) -> dict[tuple[st
         gain=policy.credit.strength,
     )
     found = {}
-    for pool, history in _history(session, period).items():
+    for pool, history in _history(session, period, at).items():
         for key, one in credit.credits_of(history, rules).items():
             found[pool, key] = one
     return found
 
 
-def _history(session: Session, period: Period) -> dict[str, list[Mapping[str, credit.PastClaim]]]:
+def _history(
+    session: Session, period: Period, at: datetime
+) -> dict[str, list[Mapping[str, credit.PastClaim]]]:
     """By pool: for each earlier period, the oldest first, what every holder asked for and was served."""
     earlier = session.scalars(
         select(Period.id)
@@ -76,6 +87,7 @@ def _history(session: Session, period: Period) -> dict[str, list[Mapping[str, cr
             Period.gpu_type == period.gpu_type,
             Period.state.in_(OVER),
             Period.starts_at < period.starts_at,
+            Period.published_at <= at,
         )
         .order_by(Period.starts_at.desc())
         .limit(MEMORY)
@@ -83,7 +95,8 @@ def _history(session: Session, period: Period) -> dict[str, list[Mapping[str, cr
     lines: dict[str, dict[int, dict[str, _Line]]] = defaultdict(
         lambda: {period_id: defaultdict(_Line) for period_id in reversed(earlier)}
     )
-    for row in session.scalars(select(Credit).where(Credit.period_id.in_(earlier)).order_by(Credit.id)):
+    recorded = select(Credit).where(Credit.period_id.in_(earlier), Credit.recorded_at <= at)
+    for row in session.scalars(recorded.order_by(Credit.id)):
         key = Holder(row.organisation_id, row.person_id, row.pool).key
         line = lines[row.pool][row.period_id][key]
         line.requested += row.requested
@@ -102,16 +115,16 @@ def _history(session: Session, period: Period) -> dict[str, list[Mapping[str, cr
     }
 
 
-def record_division(session: Session, proposal: Proposal, now: datetime) -> None:
+def record_division(session: Session, period_id: int, shares: Iterable[ProposalShare], now: datetime) -> None:
     """What everybody asked for and got, summed by holder: written when a proposal is published."""
     sums: dict[Holder, _Line] = defaultdict(_Line)
-    for share in proposal.shares:
+    for share in shares:
         line = sums[holder_of(share.claim.quota.application, share.claim.pool)]
         line.requested += share.claim.request
         line.served += share.gpu_hours
         line.weight += plain_weight(share.claim)
-    for holder, line in sums.items():
-        row = _row(proposal.period_id, holder, CreditCause.DIVISION, int(line.served), now)
+    for owner, line in sums.items():
+        row = _row(period_id, owner, CreditCause.DIVISION, int(line.served), now)
         row.requested, row.weight = line.requested, line.weight
         session.add(row)
 
@@ -131,17 +144,17 @@ def _record(session: Session, grant: Grant, cause: CreditCause, served: int, now
     # who was in no division of this period has no weight there, and so nothing to be compared with
     if grant.claim is None or not served:
         return False
-    holder = holder_of(grant.quota.application, grant.claim.pool)
-    session.add(_row(grant.period_id, holder, cause, served, now))
+    owner = holder_of(grant.quota.application, grant.claim.pool)
+    session.add(_row(grant.period_id, owner, cause, served, now))
     return True
 
 
-def _row(period_id: int, holder: Holder, cause: CreditCause, served: int, now: datetime) -> Credit:
+def _row(period_id: int, owner: Holder, cause: CreditCause, served: int, now: datetime) -> Credit:
     return Credit(
         period_id=period_id,
-        organisation_id=holder.organisation_id,
-        person_id=holder.person_id,
-        pool=holder.pool,
+        organisation_id=owner.organisation_id,
+        person_id=owner.person_id,
+        pool=owner.pool,
         cause=cause,
         requested=0,
         served=served,

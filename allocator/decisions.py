@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from allocator import application_checks as checks
 from allocator import application_queries as queries
-from allocator import people, policies, quotas, states
+from allocator import late_approvals, people, policies, quotas, states
 from allocator.actors import Actor
 from allocator.applications import lock, require_fresh, tell_applicant, touch
 from allocator.authorization import Action
@@ -134,18 +134,26 @@ def decide(
         merit_reason=outcome.merit_reason,
         version=application.version,
     )
-    if outcome.gpu_seconds is not None:
-        _set_logins(session, actor, outcome, forbidden_logins, now)
-        quotas.grant(
-            session,
-            actor,
-            application,
-            Terms(outcome.gpu_seconds, outcome.valid_from, outcome.valid_until),
-            outcome.members,
-            now=now,
-        )
     tell_applicant(session, application, LETTERS[outcome.kind], now=now, **_told(application, outcome))
+    if outcome.gpu_seconds is not None:
+        _make_quota(session, actor, application, outcome, forbidden_logins, now)
     return decision
+
+
+def _make_quota(
+    session: Session,
+    actor: Actor,
+    application: Application,
+    outcome: Outcome,
+    forbidden_logins: Collection[str],
+    now: datetime,
+) -> None:
+    if outcome.gpu_seconds is None:
+        return
+    _set_logins(session, actor, outcome, forbidden_logins, now)
+    terms = Terms(outcome.gpu_seconds, outcome.valid_from, outcome.valid_until)
+    quota = quotas.grant(session, actor, application, terms, outcome.members, now=now)
+    late_approvals.tell(session, quota, now=now)
 
 
 def suggest_logins(

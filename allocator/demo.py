@@ -64,7 +64,9 @@ PEOPLE = {
         "timur@demo.kz", "Тимур Ахметов", "citizen, waiting for a decision", iin="850101300015"
     ),
     "engineer": DemoPerson("maksat@demo.kz", "Мақсат Оразбай", "member of the start-up's team"),
-    "operator": DemoPerson("operator@demo.kz", "Гүлнар Ермекова", "operator: decides", (Role.OPERATOR,)),
+    "operator": DemoPerson(
+        "operator@demo.kz", "Гүлнар Ермекова", "operator: decides, proposes periods", (Role.OPERATOR,)
+    ),
     "publisher": DemoPerson(
         "publisher@demo.kz", "Нұрлан Сейтқали", "second operator: publishes periods", (Role.OPERATOR,)
     ),

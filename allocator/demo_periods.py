@@ -1,4 +1,4 @@
-"""Demonstration data of periods: one that is over, and proposals for the next month to choose from.
+"""Demonstration data of periods: one that is over, one that runs, and proposals for the next month.
 
 It goes through the use cases with times in the past, as the rest of the demonstration does.
 """
@@ -61,15 +61,16 @@ WORK = (
 
 
 def play(scene: Scene, key: bytes) -> None:
-    """Other quotas, a period that is over, and the next month with two proposals and a what-if."""
+    """Other quotas, a period that is over, one that runs, the next month with two proposals and a what-if."""
     for who, category, title, purpose, percent in WORK:
         _quota(scene, who, category, (title, purpose), percent)
     _past(scene, key)
+    _running(scene, key)
     _next(scene, key)
 
 
 def _quota(scene: Scene, who: str, category: str, texts: tuple[str, str], percent: int) -> Quota:
-    at = scene.now - timedelta(days=26)
+    at = scene.now - timedelta(days=28)
     application = _apply(scene, who, category, texts, percent, at)
     decisions.decide(
         scene.session,
@@ -102,9 +103,27 @@ def _apply(
 
 
 def _past(scene: Scene, key: bytes) -> None:
-    """Divided three weeks ago, used in part, some hours given back and divided again, and over."""
-    today = ceil(scene.now).replace(hour=19, minute=0)
-    starts_at, ends_at = today - timedelta(days=21), today - timedelta(days=2)
+    """Divided three weeks ago, some hours given back and divided again, and over."""
+    ends_at = _turn(scene)
+    starts_at = ends_at - timedelta(days=12)
+    period = _published(scene, key, starts_at, ends_at)
+    _give_back(scene, period, starts_at + timedelta(days=6))
+    periods.close_due(scene.session, ends_at + timedelta(minutes=1))
+
+
+def _running(scene: Scene, key: bytes) -> None:
+    """In force until the month ends: booked from by the start-up alone, so that the others are warned."""
+    month = periods.suggestion(scene.session, scene.cluster, scene.gpu_type, scene.now)
+    _published(scene, key, _turn(scene), month.starts_at)
+
+
+def _turn(scene: Scene) -> datetime:
+    """The midnight between the period that is over and the one that runs."""
+    return ceil(scene.now).replace(hour=19, minute=0) - timedelta(days=11)
+
+
+def _published(scene: Scene, key: bytes, starts_at: datetime, ends_at: datetime) -> Period:
+    """Opened, proposed by one operator and published by another before it begins."""
     opened = starts_at - timedelta(days=3)
     opening = periods.Opening(scene.cluster.id, scene.gpu_type, starts_at, ends_at)
     period = periods.open_period(
@@ -118,8 +137,7 @@ def _past(scene: Scene, key: bytes) -> None:
         expected_version=period.version,
         now=opened + timedelta(days=1),
     )
-    _give_back(scene, period, starts_at + timedelta(days=9))
-    periods.close_due(scene.session, ends_at + timedelta(minutes=1))
+    return period
 
 
 def _give_back(scene: Scene, period: Period, at: datetime) -> None:

@@ -8,7 +8,6 @@ from the reserve, or wait for the next period. A grant's row stays as published:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +15,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from allocator import capacity, credits, events, ledger, period_letters
+from allocator import capacity, credits, events, fingerprints, late_approvals, ledger, period_letters
 from allocator.actors import SYSTEM, Actor
 from allocator.application_checks import MAX_REASON, text_fault
 from allocator.authorization import Action, require
@@ -29,6 +28,7 @@ from allocator.models import (
     GrantChangeKind,
     Period,
     Proposal,
+    ProposalShare,
     Quota,
 )
 from allocator.policy import Policy
@@ -52,7 +52,9 @@ class Room:
         return max(self.granted - self.charged, 0)
 
 
-def issue(session: Session, proposal: Proposal, *, now: datetime) -> list[Grant]:
+def issue(
+    session: Session, proposal: Proposal, shares: Sequence[ProposalShare], *, now: datetime
+) -> list[Grant]:
     """The grants of a proposal that is just being published, with credits and letters."""
     made = [
         Grant(
@@ -62,18 +64,18 @@ def issue(session: Session, proposal: Proposal, *, now: datetime) -> list[Grant]
             gpu_seconds=share.gpu_hours * HOUR,
             granted_at=now,
         )
-        for share in proposal.shares
+        for share in shares
     ]
     session.add_all(made)
     session.flush()
-    credits.record_division(session, proposal, now)
+    credits.record_division(session, proposal.period_id, shares, now)
+    adjustments = {one.claim_id: one for one in proposal.adjustments}
     for grant in made:
-        period_letters.granted(session, grant, now=now)
+        period_letters.granted(session, grant, adjustments.get(grant.claim_id or 0), now=now)
+    late_approvals.tell_all(session, proposal.period, now=now)
     # one event with a digest of them all: thousands of links would hold the chain for the whole commit
-    lines = "\n".join(f"{grant.quota_id}:{grant.gpu_seconds}" for grant in made)
-    digest = hashlib.sha256(lines.encode()).hexdigest()
     total = sum(grant.gpu_seconds for grant in made)
-    facts = {"grants": len(made), "gpu_seconds": total, "sha256": digest}
+    facts = {"grants": len(made), "gpu_seconds": total, "sha256": fingerprints.of_grants(made)}
     events.record(session, SYSTEM, proposal.period, "period.granted", now=now, after=facts)
     return made
 
@@ -185,9 +187,15 @@ def change(
     return row
 
 
+def reserve_of(session: Session, period: Period) -> int:
+    """GPU-hours for late approvals: the reserve, and what the division left because nobody asked for it."""
+    granted = session.scalar(select(func.sum(Grant.gpu_seconds)).where(Grant.period_id == period.id))
+    return period.reserve + period.capacity - int(granted or 0) // HOUR
+
+
 def reserve_left(session: Session, period: Period) -> int:
-    """GPU-hours of the reserve that nobody has been given yet."""
-    return period.reserve - _sum(session, period, GrantChangeKind.RESERVE) // HOUR
+    """GPU-hours of ``reserve_of`` that nobody has been given yet."""
+    return reserve_of(session, period) - _sum(session, period, GrantChangeKind.RESERVE) // HOUR
 
 
 def returned_left(session: Session, period: Period) -> int:
@@ -237,10 +245,15 @@ def serve_from_reserve(
     require(actor, Action.PERIOD_OPERATE, period)
     require(actor, Action.PERIOD_ADJUST, quota)
     _hold(session, period, now)
+    session.refresh(quota)  # it may have been closed while we waited
     if (quota.cluster_id, quota.gpu_type) != (period.cluster_id, period.gpu_type):
         raise NotFound()
+    if quota.state is not QuotaState.ACTIVE:
+        raise WrongState(N_("This quota is closed: nothing can be booked on it any more."))
     faults: dict[str, list[Fault]] = {}
-    most = min(reserve_left(session, period), ledger.balance(session, quota).available // HOUR)
+    # hours that the quota could not spend would only be missing elsewhere
+    spendable = ledger.balance(session, quota).available - _room(session, quota.id, period).available
+    most = min(reserve_left(session, period), spendable // HOUR)
     if not 1 <= gpu_hours <= most:
         faults["gpu_hours"] = [_between(1, most)]
     if not reason.strip():

@@ -11,9 +11,10 @@ The rule, the same for pages, limits and checks:
 - Jobs inside a booking are already paid for by it. Jobs outside of bookings are charged by what they used.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, islice
 
 from sqlalchemy import Select, Subquery, case, func, select
 from sqlalchemy.orm import Session
@@ -21,6 +22,8 @@ from sqlalchemy.orm import Session
 from allocator.models import Booking, JobRecord, Quota
 from allocator.sqltime import Window, overlap_seconds, seconds_between, window_table
 from allocator.states import OPEN_BOOKINGS, VOID_BOOKINGS, BookingState
+
+CHUNK = 5_000  # ids in one statement: both databases have a limit, and one statement may name them thrice
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,17 @@ def balance(session: Session, quota: Quota) -> Balance:
 
 
 def balances(session: Session, quota_ids: Iterable[int]) -> dict[int, Balance]:
-    """The balances of the quotas that exist among ``quota_ids``, in one query whatever their number."""
-    ids = list(quota_ids)
+    """The balances of the quotas that exist among ``quota_ids``, in one query for thousands of them."""
+    return {id: one for ids in _chunks(quota_ids) for id, one in _balances(session, ids).items()}
+
+
+def _chunks(ids: Iterable[int]) -> Iterator[list[int]]:
+    rest = iter(ids)
+    while part := list(islice(rest, CHUNK)):
+        yield part
+
+
+def _balances(session: Session, ids: Sequence[int]) -> dict[int, Balance]:
     booked, used = _booked(ids), _used(ids)
     rows = session.execute(
         select(
@@ -108,45 +120,70 @@ def _used(ids: Sequence[int]) -> Subquery:
 def charged_within(session: Session, quota_ids: Iterable[int], window: Window) -> dict[int, int]:
     """GPU-seconds charged to each quota inside [since, until), cut at both ends; one without is missing.
 
-    The same rule as for the balance: bookings as a whole, and jobs outside of bookings. Two queries.
+    The same rule as for the balance: bookings as a whole, and jobs outside of bookings. Two queries for
+    thousands of quotas.
     """
-    ids, (since, until) = list(quota_ids), window
-    bounds = window_table([window])
-    booked = Booking.nodes * Booking.gpus_per_node
-    in_window = overlap_seconds(Booking.starts_at, Booking.ends_at, bounds.c.since, bounds.c.until)
-    ended = func.coalesce(JobRecord.ended_at, JobRecord.read_at, type_=JobRecord.read_at.type)
-    ran = overlap_seconds(JobRecord.started_at, ended, bounds.c.since, bounds.c.until)
-    statements = (
-        select(Booking.quota_id, func.sum(booked * in_window))
-        .select_from(Booking)
-        .join(bounds, (Booking.starts_at < bounds.c.until) & (Booking.ends_at > bounds.c.since))
-        .where(Booking.quota_id.in_(ids), Booking.state.not_in(VOID_BOOKINGS))
-        .where(Booking.starts_at < until, Booking.ends_at > since)
-        .group_by(Booking.quota_id),
-        select(JobRecord.quota_id, func.sum(JobRecord.gpus * ran))
-        .select_from(JobRecord)
-        .join(bounds, (JobRecord.started_at < bounds.c.until) & (ended > bounds.c.since))
-        .where(JobRecord.quota_id.in_(ids), JobRecord.booking_id.is_(None))
-        .group_by(JobRecord.quota_id),
-    )
     charged: dict[int, int] = {}
-    for statement in statements:
-        for quota_id, gpu_seconds in session.execute(statement):
+    for ids in _chunks(quota_ids):
+        parts = (_booked_within(ids, window), _ran_within(ids, window))
+        for quota_id, gpu_seconds in chain.from_iterable(session.execute(part) for part in parts):
             if quota_id is not None:
                 charged[quota_id] = charged.get(quota_id, 0) + int(gpu_seconds)
     return charged
 
 
+def booked_within(session: Session, quota_ids: Iterable[int], window: Window) -> dict[int, int]:
+    """GPU-seconds of each quota's bookings inside [since, until), cut at both ends."""
+    return {
+        quota_id: int(gpu_seconds)
+        for ids in _chunks(quota_ids)
+        for quota_id, gpu_seconds in session.execute(_booked_within(ids, window))
+    }
+
+
+def _booked_within(ids: Sequence[int], window: Window) -> Select[int, int]:
+    since, until = window
+    bounds = window_table([window])
+    booked = Booking.nodes * Booking.gpus_per_node
+    in_window = overlap_seconds(Booking.starts_at, Booking.ends_at, bounds.c.since, bounds.c.until)
+    return (
+        select(Booking.quota_id, func.sum(booked * in_window))
+        .select_from(Booking)
+        .join(bounds, (Booking.starts_at < bounds.c.until) & (Booking.ends_at > bounds.c.since))
+        .where(Booking.quota_id.in_(ids), Booking.state.not_in(VOID_BOOKINGS))
+        .where(Booking.starts_at < until, Booking.ends_at > since)
+        .group_by(Booking.quota_id)
+    )
+
+
+def _ran_within(ids: Sequence[int], window: Window) -> Select[int | None, int]:
+    """Of jobs outside of bookings."""
+    bounds = window_table([window])
+    ended = func.coalesce(JobRecord.ended_at, JobRecord.read_at, type_=JobRecord.read_at.type)
+    ran = overlap_seconds(JobRecord.started_at, ended, bounds.c.since, bounds.c.until)
+    return (
+        select(JobRecord.quota_id, func.sum(JobRecord.gpus * ran))
+        .select_from(JobRecord)
+        .join(bounds, (JobRecord.started_at < bounds.c.until) & (ended > bounds.c.since))
+        .where(JobRecord.quota_id.in_(ids), JobRecord.booking_id.is_(None))
+        .group_by(JobRecord.quota_id)
+    )
+
+
 def used_before(session: Session, quota_ids: Iterable[int], moment: datetime) -> dict[int, int]:
-    """GPU-seconds that jobs of each quota had used at ``moment``, inside bookings and out; one query."""
+    """GPU-seconds that jobs of each quota had used at ``moment``, inside bookings and out."""
+    return {id: used for ids in _chunks(quota_ids) for id, used in _used_before(session, ids, moment)}
+
+
+def _used_before(session: Session, ids: Sequence[int], moment: datetime) -> Iterator[tuple[int, int]]:
     ended = func.coalesce(JobRecord.ended_at, JobRecord.read_at, type_=JobRecord.read_at.type)
     cut = case((ended < moment, ended), else_=moment)
     rows = session.execute(
         select(JobRecord.quota_id, func.sum(JobRecord.gpus * seconds_between(JobRecord.started_at, cut)))
-        .where(JobRecord.quota_id.in_(list(quota_ids)), JobRecord.started_at < moment)
+        .where(JobRecord.quota_id.in_(ids), JobRecord.started_at < moment)
         .group_by(JobRecord.quota_id)
     )
-    return {quota_id: int(used) for quota_id, used in rows if quota_id is not None}
+    return ((quota_id, int(used)) for quota_id, used in rows if quota_id is not None)
 
 
 def used_in_bookings(session: Session, booking_ids: Iterable[int]) -> dict[int, int]:

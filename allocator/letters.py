@@ -108,6 +108,36 @@ LETTERS: Mapping[str, Letter] = {
         ),
         path="/quotas/%(id)s",
     ),
+    "period_opened": Letter(
+        N_("A period is open: %(cluster)s %(gpu_type)s from %(starts_at)s"),
+        N_(
+            "The period from %(starts_at)s to %(ends_at)s of %(cluster)s %(gpu_type)s "
+            "was opened as a draft by itself. Claims so far: %(claims)s.\n"
+            "Nothing is divided yet, and nobody is bound by it.\n"
+            "Next step: check its capacity, propose by %(propose_by)s; "
+            "another operator publishes by %(publish_by)s."
+        ),
+        path="/periods/%(id)s",
+    ),
+    "period_proposal_due": Letter(
+        N_("A proposal is due: %(cluster)s %(gpu_type)s from %(starts_at)s"),
+        N_(
+            "The period from %(starts_at)s to %(ends_at)s of %(cluster)s %(gpu_type)s is still a draft. "
+            "Claims so far: %(claims)s.\n"
+            "Next step: propose; another operator publishes by %(publish_by)s."
+        ),
+        path="/periods/%(id)s",
+    ),
+    "period_publication_due": Letter(
+        N_("A publication is due: %(cluster)s %(gpu_type)s from %(starts_at)s"),
+        N_(
+            "The period from %(starts_at)s to %(ends_at)s of %(cluster)s %(gpu_type)s is not published. "
+            "Without that nobody has a grant in it.\n"
+            "Next step: propose if that is still to be done; "
+            "somebody who neither proposed nor adjusted it publishes."
+        ),
+        path="/periods/%(id)s",
+    ),
     "grant_published": Letter(
         N_("GPU-hours from %(starts_at)s to %(ends_at)s: %(title)s"),
         N_(
@@ -115,6 +145,37 @@ LETTERS: Mapping[str, Letter] = {
             "of the %(asked)s that it asked for.\n"
             "The page of the quota explains the number, with everything that it was computed from.\n"
             "Next step: book the GPUs. What you will not need can be given back there, and earns credit."
+        ),
+        path="/quotas/%(id)s",
+    ),
+    "grant_adjusted": Letter(
+        N_("GPU-hours from %(starts_at)s to %(ends_at)s: %(title)s"),
+        N_(
+            "The capacity from %(starts_at)s to %(ends_at)s is divided. “%(title)s” gets %(hours)s GPU-hours "
+            "of the %(asked)s that it asked for; by the rules alone it would have been %(before)s.\n"
+            "An operator set this, for this reason: %(reason)s\n"
+            "Next step: book the GPUs. What you will not need can be given back on the quota's page, "
+            "and earns credit."
+        ),
+        path="/quotas/%(id)s",
+    ),
+    "grant_none": Letter(
+        N_("No GPU-hours from %(starts_at)s to %(ends_at)s: %(title)s"),
+        N_(
+            "The capacity from %(starts_at)s to %(ends_at)s is divided. “%(title)s” gets none of the "
+            "%(asked)s GPU-hours that it asked for. They stay in your quota for later periods.\n"
+            "The page of the quota says why, and what would have changed it."
+        ),
+        path="/quotas/%(id)s",
+    ),
+    "quota_waits": Letter(
+        N_("Approved after the division: %(title)s"),
+        N_(
+            "The capacity from %(starts_at)s to %(ends_at)s was divided before “%(title)s” was approved, "
+            "so that it has no hours there yet.\n"
+            "It takes part in the next division by itself; days from %(next)s on can be booked.\n"
+            "If an operator gives it hours of the reserve before that, we write to you at once. "
+            "You need to do nothing."
         ),
         path="/quotas/%(id)s",
     ),
@@ -130,7 +191,7 @@ LETTERS: Mapping[str, Letter] = {
     "grant_warning": Letter(
         N_("GPU-hours that you may lose: %(title)s"),
         N_(
-            "By an even pace “%(title)s” would have used %(planned)s GPU-hours of its grant "
+            "By its plan “%(title)s” would have used %(planned)s GPU-hours of its grant "
             "from %(starts_at)s to %(ends_at)s by now; used or booked are %(used)s.\n"
             "If that stays so, %(take_back)s GPU-hours can be proposed for taking back after %(until)s.\n"
             "Next step: book what you need until then, or give back what you will not: that earns credit."

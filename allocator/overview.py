@@ -5,25 +5,30 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session, joinedload, selectinload
 
 from allocator import ledger
 from allocator.actors import Actor, Role
 from allocator.authorization import Action, may, own_quotas
+from allocator.grants import Room
 from allocator.ledger import Balance
-from allocator.models import Application, Booking, Cluster, Node, NodeState, Quota
-from allocator.states import OPEN_BOOKINGS, ApplicationState, QuotaState
+from allocator.models import Application, Booking, Cluster, Grant, Node, NodeState, Period, Quota
+from allocator.states import OPEN_BOOKINGS, ApplicationState, PeriodState, QuotaState
 
 MOST = 5  # of each kind; the lists have the rest
 
 
 @dataclass(frozen=True)
 class OwnWork:
-    """The newest of each kind that is not over; ``balances`` by quota id."""
+    """The newest of each kind that is not over; ``balances`` and ``rooms`` by quota id.
+
+    A room is what the quota may spend in the period that runs, else in the next one that is published.
+    """
 
     applications: Sequence[Application]
     quotas: Sequence[Quota]
     balances: dict[int, Balance]
+    rooms: dict[int, Room]
     bookings: Sequence[Booking]
 
     @property
@@ -78,7 +83,40 @@ def own_work(session: Session, actor: Actor, now: datetime) -> OwnWork:
         .order_by(Booking.starts_at, Booking.id)
         .limit(MOST)
     ).all()
-    return OwnWork(applications, quotas, ledger.balances(session, [quota.id for quota in quotas]), bookings)
+    ids = [quota.id for quota in quotas]
+    return OwnWork(applications, quotas, ledger.balances(session, ids), _rooms(session, ids, now), bookings)
+
+
+def _rooms(session: Session, quota_ids: Sequence[int], now: datetime) -> dict[int, Room]:
+    """The first published period of each quota that is not over; three queries for each such period."""
+    grants = session.scalars(
+        select(Grant)
+        .join(Grant.period)
+        .where(Grant.quota_id.in_(quota_ids), Period.state == PeriodState.PUBLISHED, Period.ends_at > now)
+        .options(joinedload(Grant.period), selectinload(Grant.changes))
+        .order_by(Period.starts_at.desc())
+    )
+    nearest = {grant.quota_id: grant for grant in grants}
+    charged: dict[int, dict[int, int]] = {}
+    for period in {grant.period_id: grant.period for grant in nearest.values()}.values():
+        charged[period.id] = ledger.charged_within(session, quota_ids, (period.starts_at, period.ends_at))
+    return {
+        quota_id: Room(grant.period, grant.current, charged[grant.period_id].get(quota_id, 0))
+        for quota_id, grant in nearest.items()
+    }
+
+
+def undecided(session: Session, actor: Actor) -> Sequence[Period]:
+    """Periods that operators still have to propose or publish, the next first; nothing for anybody else."""
+    if not may(actor, Action.PERIOD_PROPOSE):
+        return []
+    return session.scalars(
+        select(Period)
+        .where(Period.state.in_((PeriodState.DRAFT, PeriodState.PROPOSED)))
+        .options(joinedload(Period.cluster))
+        .order_by(Period.starts_at, Period.id)
+        .limit(MOST)
+    ).all()
 
 
 def waiting(session: Session, actor: Actor) -> Waiting | None:

@@ -81,12 +81,14 @@ def compared(proposal: Proposal, division: Division) -> Comparison:
     )
 
 
-def between(claims: Iterable[PeriodClaim], before: Division, after: Division) -> Comparison:
-    """From one division to another, neither of them stored."""
+def between(
+    claims: Iterable[PeriodClaim], pools: Iterable[str], before: Division, after: Division
+) -> Comparison:
+    """From one division to another, neither of them stored; ``pools`` in the policy's order."""
     return _comparison(
         [(claim, before.shares[claim.reference]) for claim in claims],
         after.shares,
-        {name: pool.amount for name, pool in before.pools.items()},
+        {name: before.pools[name].amount for name in pools},
         {name: pool.amount for name, pool in after.pools.items()},
     )
 

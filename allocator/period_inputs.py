@@ -125,11 +125,12 @@ def gather(session: Session, period: Period, policy: Policy, key: bytes, now: da
         plan.quota_id: plan
         for plan in session.scalars(select(PeriodPlan).where(PeriodPlan.period_id == period.id))
     }
-    earned = credits.of_period(session, period, policy)
+    earned = credits.of_period(session, period, policy, now)
     claims = []
     for quota in quotas:
         # what is booked inside the period already needs a grant there, so it counts as still to be had
-        left = (balances[quota.id].available + booked.get(quota.id, 0)) // HOUR
+        balance = balances[quota.id]
+        left = max(balance.granted - balance.charged + booked.get(quota.id, 0), 0) // HOUR
         pool = _pool(quota, policy)
         credit = earned.get((pool, credits.holder_of(quota.application, pool).key))
         claim = _claim(period, quota, left, plans.get(quota.id), policy, credit, now)
@@ -176,6 +177,8 @@ def _claim(
 ) -> PeriodClaim:
     application = quota.application
     band = application.decision.merit_band if application.decision else None
+    if band and policy.merit_band(band) is None:
+        band = None  # a newer policy no longer has it: one old decision must not stop everybody's period
     activity = application.organisation.activity if application.organisation else None
     weight = policy.weight_of(activity, band, credit.factor if credit else Fraction(1))
     pace = even_pace(quota, period, remaining, now)

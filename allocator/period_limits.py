@@ -13,9 +13,10 @@ from allocator.states import PeriodState
 
 
 def current_limits(session: Session, cluster_id: int, now: datetime) -> dict[int, tuple[int, int]]:
-    """For each quota in a period published for ``now``: (GPU-seconds granted there, used before it began).
+    """For each quota in a period published for ``now``: (GPU-seconds it may use there, used before it began).
 
-    Who has no grant there has 0. Used counts what jobs really ran, as the cluster's own counter does.
+    That is the grant, or what was booked before there were grants where that is more: a booking stands.
+    Who has neither has 0. Used counts what jobs really ran, as the cluster's own counter does.
     """
     covering = session.scalars(
         select(Period).where(
@@ -52,4 +53,8 @@ def _limits(session: Session, period: Period) -> dict[int, tuple[int, int]]:
     )
     granted = {quota_id: int(gpu_seconds) for quota_id, gpu_seconds in rows}
     before = ledger.used_before(session, quotas, period.starts_at)
-    return {quota_id: (granted.get(quota_id, 0), before.get(quota_id, 0)) for quota_id in quotas}
+    booked = ledger.booked_within(session, quotas, (period.starts_at, period.ends_at))
+    return {
+        quota_id: (max(granted.get(quota_id, 0), booked.get(quota_id, 0)), before.get(quota_id, 0))
+        for quota_id in quotas
+    }

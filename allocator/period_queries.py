@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select, true
 from sqlalchemy.orm import Session, joinedload, selectinload
 from sqlalchemy.orm.interfaces import ORMOption
 
 from allocator.actors import Actor
 from allocator.authorization import Action, require
 from allocator.errors import NotFound
+from allocator.fairshare import PoolBound
 from allocator.models import (
     Adjustment,
     Application,
     Grant,
+    Organisation,
     Period,
     PeriodClaim,
+    Person,
     Proposal,
     ProposalShare,
     Quota,
@@ -27,15 +31,20 @@ from allocator.models import (
 from allocator.states import PeriodState, ProposalState
 
 PUBLIC = (PeriodState.PUBLISHED, PeriodState.CLOSED)
+SET_ASIDE = "set_aside"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One claim of a proposal as staff see it."""
+    """One claim of a proposal as staff see it; ``factors`` as in PeriodClaim."""
 
-    claim: PeriodClaim
+    quota_id: int
+    pool: str
     title: str
     holder: str
+    request: int
+    weight: Fraction
+    factors: list[Any]
     share: int
     is_fixed: bool
     is_set_aside: bool
@@ -45,7 +54,9 @@ class Row:
 class PoolRow:
     """One pool of a proposal: what was wanted, promised, given and lent, whole GPU-hours.
 
-    ``level`` is GPU-hours per point of weight; None when everybody in the pool has the whole request.
+    ``demand`` is all that was asked for, also by claims that were set aside or fixed lower by a person, which
+    the division does not count. ``level`` is GPU-hours per point of weight; None when there was no need of
+    one. ``bound`` is a PoolBound or "set_aside".
     """
 
     slug: str
@@ -80,7 +91,10 @@ def published_periods() -> Select[Period]:
 
 
 def find_period(session: Session, actor: Actor, period_id: int) -> Period:
-    """One period with its inputs. Raises NotFound for what the actor may not see."""
+    """One period with its pools; its claims come in one query when they are asked for.
+
+    Raises NotFound for what the actor may not see.
+    """
     period = session.scalar(_whole_period().where(Period.id == period_id))
     if period is None:
         require(actor, Action.APPLICATION_CREATE)  # a visitor learns to sign in, and nothing else
@@ -98,14 +112,25 @@ def find_published(session: Session, period_id: int) -> Period:
 
 
 def _whole_period() -> Select[Period]:
-    return select(Period).options(
-        joinedload(Period.cluster), selectinload(Period.pools), selectinload(Period.claims)
-    )
+    return select(Period).options(joinedload(Period.cluster), selectinload(Period.pools))
+
+
+def demand(session: Session, period: Period) -> tuple[int, int]:
+    """How many claims a period has, and the GPU-hours that they ask for together."""
+    count, asked = session.execute(
+        select(func.count(), func.coalesce(func.sum(PeriodClaim.request), 0)).where(
+            PeriodClaim.period_id == period.id
+        )
+    ).one()
+    return int(count), int(asked)
 
 
 def find_proposal(session: Session, actor: Actor, proposal_id: int) -> Proposal:
-    """One proposal with everything that its page shows. Raises NotFound as ``find_period``."""
-    proposal = session.scalar(select(Proposal).where(Proposal.id == proposal_id).options(*_everything()))
+    """One proposal with its period and what persons set; its shares come in one query when asked for.
+
+    Raises NotFound as ``find_period``.
+    """
+    proposal = session.scalar(select(Proposal).where(Proposal.id == proposal_id).options(*_around()))
     if proposal is None:
         require(actor, Action.APPLICATION_CREATE)
         raise NotFound()
@@ -124,31 +149,32 @@ def proposals(session: Session, period: Period) -> Sequence[Proposal]:
 
 
 def latest_proposal(session: Session, period: Period) -> Proposal | None:
-    """The published one, else the newest that is no what-if, with everything."""
+    """The published one, else the newest that is no what-if, as ``find_proposal``."""
     published = Proposal.state == ProposalState.PUBLISHED
     return session.scalar(
         select(Proposal)
         .where(Proposal.period_id == period.id, Proposal.kind == "proposal")
-        .options(*_everything())
+        .options(*_around())
         .order_by(published.desc(), Proposal.number.desc())
         .limit(1)
     )
 
 
 def published_proposal(session: Session, period: Period) -> Proposal | None:
-    """The one that is in force, with everything."""
+    """The one that is in force, as ``find_proposal``."""
     return session.scalar(
         select(Proposal)
         .where(Proposal.period_id == period.id, Proposal.state == ProposalState.PUBLISHED)
-        .options(*_everything())
+        .options(*_around())
     )
 
 
-def with_shares(session: Session, period: Period) -> Sequence[Proposal]:
-    """All proposals and what-ifs with their shares and adjustments, by number."""
+def with_shares(session: Session, period: Period, only: Collection[int] | None = None) -> Sequence[Proposal]:
+    """All proposals and what-ifs, or only these, with their shares and adjustments, by number."""
+    wanted = Proposal.id.in_(only) if only is not None else true()
     return session.scalars(
         select(Proposal)
-        .where(Proposal.period_id == period.id)
+        .where(Proposal.period_id == period.id, wanted)
         .options(
             selectinload(Proposal.shares).joinedload(ProposalShare.claim),
             selectinload(Proposal.adjustments).joinedload(Adjustment.claim),
@@ -158,65 +184,77 @@ def with_shares(session: Session, period: Period) -> Sequence[Proposal]:
     ).all()
 
 
-def _everything() -> tuple[ORMOption, ...]:
-    quota = selectinload(Proposal.shares).joinedload(ProposalShare.claim).joinedload(PeriodClaim.quota)
-    application = quota.joinedload(Quota.application)
+def _around() -> tuple[ORMOption, ...]:
     adjustments = selectinload(Proposal.adjustments)
     return (
         joinedload(Proposal.period).joinedload(Period.cluster),
         joinedload(Proposal.period).selectinload(Period.pools),
-        joinedload(Proposal.period).selectinload(Period.claims),
         joinedload(Proposal.created_by),
-        application.joinedload(Application.organisation),
-        application.joinedload(Application.applicant),
         adjustments.joinedload(Adjustment.claim),
         adjustments.joinedload(Adjustment.adjusted_by),
     )
 
 
-def rows(proposal: Proposal) -> list[Row]:
-    """The claims of a proposal by pool in the policy's order, the largest share first."""
-    order = {pool.slug: pool.position for pool in proposal.period.pools}
-    made = [
-        Row(
-            share.claim,
-            share.claim.quota.application.title,
-            _holder(share.claim.quota.application),
-            share.gpu_hours,
-            share.is_fixed,
-            share.is_set_aside,
+def rows(session: Session, proposal: Proposal) -> list[Row]:
+    """The claims of a proposal by their numbers: columns only, as there may be ten thousand."""
+    found = session.execute(
+        select(
+            PeriodClaim.quota_id,
+            PeriodClaim.pool,
+            Application.title,
+            func.coalesce(Organisation.name, Person.name).label("holder"),
+            PeriodClaim.request,
+            PeriodClaim.weight,
+            PeriodClaim.factors,
+            ProposalShare.gpu_hours.label("share"),
+            ProposalShare.is_fixed,
+            ProposalShare.is_set_aside,
         )
-        for share in proposal.shares
-    ]
-    return sorted(made, key=lambda row: (order[row.claim.pool], -row.share, row.claim.id))
-
-
-def _holder(application: Application) -> str:
-    organisation = application.organisation
-    return organisation.name if organisation else application.applicant.name
+        .join(ProposalShare.claim)
+        .join(PeriodClaim.quota)
+        .join(Quota.application)
+        .join(Application.applicant)
+        .outerjoin(Application.organisation)
+        .where(ProposalShare.proposal_id == proposal.id)
+        .order_by(PeriodClaim.id)
+    )
+    return [Row(**row._mapping) for row in found]
 
 
 def pool_rows(proposal: Proposal) -> list[PoolRow]:
     """The pools of a proposal in the policy's order."""
-    counts: dict[str, int] = {}
+    requests = proposal.scenario.get("requests", {})
+    shares: dict[str, list[ProposalShare]] = {}
     for share in proposal.shares:
-        counts[share.claim.pool] = counts.get(share.claim.pool, 0) + 1
+        shares.setdefault(share.claim.pool, []).append(share)
     return [
         PoolRow(
             slug=pool["slug"],
-            claims=counts.get(pool["slug"], 0),
-            demand=pool["demand"],
+            claims=len(shares.get(pool["slug"], ())),
+            demand=sum(_asked(share, requests) for share in shares.get(pool["slug"], ())),
             guarantee=pool["guarantee"],
             cap=pool["cap"],
             weight=Fraction(pool["weight"]),
             share=pool["share"],
-            bound=pool["bound"],
+            bound=_bound(pool["bound"], shares.get(pool["slug"], ()), requests),
             level=None if pool["level"] is None else Fraction(pool["level"]),
             lent=pool["lent"],
             borrowed=pool["borrowed"],
         )
         for pool in proposal.pools
     ]
+
+
+def _asked(share: ProposalShare, requests: Mapping[str, int]) -> int:
+    return requests.get(share.claim.reference, share.claim.request)
+
+
+def _bound(bound: str, shares: Sequence[ProposalShare], requests: Mapping[str, int]) -> str:
+    """The division's word, but where a pool has "all that was asked for" only because claims left it."""
+    short = [share for share in shares if share.gpu_hours < _asked(share, requests)]
+    if bound != PoolBound.DEMAND or not short:
+        return bound
+    return PoolBound.FIXED if any(share.is_fixed for share in short) else SET_ASIDE
 
 
 def grants_of(session: Session, quota: Quota) -> Sequence[Grant]:
@@ -238,12 +276,6 @@ def find_grant(session: Session, actor: Actor, grant_id: int) -> Grant:
         raise NotFound()
     require(actor, Action.QUOTA_VIEW, grant.quota)
     return grant
-
-
-def grants_as_published(session: Session, period: Period) -> dict[int, Grant]:
-    """The grants that came from the division, by their claim's id."""
-    found = session.scalars(select(Grant).where(Grant.period_id == period.id, Grant.claim_id.is_not(None)))
-    return {grant.claim_id: grant for grant in found if grant.claim_id is not None}
 
 
 def reclaims(session: Session, period: Period) -> Sequence[Reclaim]:

@@ -15,14 +15,14 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from allocator import divisions, events, period_inputs, policies
+from allocator import divisions, events, fingerprints, locks, period_inputs, policies
 from allocator.actors import SYSTEM, Actor
 from allocator.application_checks import MAX_REASON, text_fault
 from allocator.authorization import Action, require
 from allocator.errors import Conflict, Fault, Invalid, NotFound, Stale
 from allocator.models import Cluster, Period, Proposal
 from allocator.policy import Policy
-from allocator.proposals import hold, store
+from allocator.proposals import hold, read_inputs, store
 from allocator.states import PeriodState, move
 from config.i18n import N_
 
@@ -100,7 +100,7 @@ def open_period(
         _measure(session, period, opening, policy)
     _insert(session, period)
     events.record(session, actor, period, "period.opened", now=now, after=_facts(period))
-    _collect(session, period, policy, key, now)
+    _collect(session, actor, period, policy, key, now)
     return period
 
 
@@ -156,15 +156,18 @@ def collect(
     """Take the claims and pools of a draft anew, under today's policy; returns how many claims there are."""
     require(actor, Action.PERIOD_PROPOSE)
     hold(session, period, PeriodState.DRAFT)
+    read_inputs(session, period)
     policies.record(session, policy, now)
     period.policy_version = policy.version
     period.pools.clear()
     session.flush()
     period.pools = period_inputs.pools_of(period.capacity, policy)
-    return _collect(session, period, policy, key, now)
+    return _collect(session, actor, period, policy, key, now)
 
 
-def _collect(session: Session, period: Period, policy: Policy, key: bytes, now: datetime) -> int:
+def _collect(
+    session: Session, actor: Actor, period: Period, policy: Policy, key: bytes, now: datetime
+) -> int:
     period.claims.clear()
     session.flush()  # the old rows must be gone before the same quotas come in again
     period.claims = period_inputs.gather(session, period, policy, key, now)
@@ -172,7 +175,7 @@ def _collect(session: Session, period: Period, policy: Policy, key: bytes, now: 
     session.flush()
     asked = sum(claim.request for claim in period.claims)
     facts = {"claims": len(period.claims), "requested": asked, "policy_version": policy.version}
-    events.record(session, SYSTEM, period, "period.collected", now=now, after=facts)
+    events.record(session, actor, period, "period.collected", now=now, after=facts)
     return len(period.claims)
 
 
@@ -180,9 +183,18 @@ def propose(session: Session, actor: Actor, period: Period, *, name: str = "", n
     """Divide: the machine's proposal. The first one freezes the inputs; later ones are kept beside it."""
     require(actor, Action.PERIOD_PROPOSE)
     hold(session, period, PeriodState.DRAFT, PeriodState.PROPOSED)
+    read_inputs(session, period)
     if period.state is PeriodState.DRAFT:
         step = {"version": period.version + 1}
-        move(period, PeriodState.PROPOSED, actor=actor, now=now, columns=step, claims=len(period.claims))
+        move(
+            period,
+            PeriodState.PROPOSED,
+            actor=actor,
+            now=now,
+            columns=step,
+            claims=len(period.claims),
+            sha256=fingerprints.of_inputs(period),
+        )
     return store(session, actor, period, divisions.inputs_of(period), name=name, now=now)
 
 
@@ -191,7 +203,7 @@ def discard(
 ) -> None:
     """Give up a period that was not published; its days can then be opened again."""
     require(actor, Action.PERIOD_PROPOSE, period)
-    session.refresh(period, with_for_update=True)
+    locks.hold(session, period)
     if period.version != expected_version:
         raise Stale(N_("This period has changed since you opened the page."), {"state": period.state.value})
     if fault := text_fault(reason, MAX_REASON, lines=True):
@@ -206,7 +218,8 @@ def close_due(session: Session, now: datetime) -> int:
         select(Period)
         .where(Period.state == PeriodState.PUBLISHED, Period.ends_at <= now)
         .order_by(Period.id)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, key_share=True)
+        .execution_options(populate_existing=True)
     ).all()
     for period in due:
         step = {"version": period.version + 1, "closed_at": now}

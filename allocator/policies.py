@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from allocator import events
@@ -45,10 +45,28 @@ def record(session: Session, policy: Policy, now: datetime) -> PolicyVersion:
 
 def find(session: Session, version: str) -> Policy:
     """The policy as it was recorded. Raises NotFound for a version that was never used here."""
+    row = recorded(session, version)
+    return policy_of(row.document, row.version)
+
+
+def recorded(session: Session, version: str) -> PolicyVersion:
+    """The row of a version. Raises NotFound for one that was never used here."""
     row = _find(session, version)
     if row is None:
         raise NotFound(N_("The version %(version)s of the policy was never used here."), {"version": version})
-    return policy_of(row.document, row.version)
+    return row
+
+
+def used() -> Select[PolicyVersion]:
+    """Every version that something was decided or divided under, the latest first use first."""
+    return select(PolicyVersion).order_by(PolicyVersion.id.desc())
+
+
+def before(session: Session, version: str) -> PolicyVersion | None:
+    """The version that was used first before this one was; for one that has never been used, the latest."""
+    row = _find(session, version)
+    earlier = used() if row is None else used().where(PolicyVersion.id < row.id)
+    return session.scalar(earlier.limit(1))
 
 
 def _find(session: Session, version: str) -> PolicyVersion | None:

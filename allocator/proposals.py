@@ -8,13 +8,14 @@ from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import set_committed_value
 
-from allocator import divisions, events
+from allocator import divisions, events, fingerprints, locks
 from allocator.actors import Actor
 from allocator.application_checks import text_fault
 from allocator.divisions import Inputs
 from allocator.errors import Invalid, WrongState
-from allocator.models import Adjustment, Period, Proposal, ProposalKind
+from allocator.models import Adjustment, Period, PeriodClaim, PeriodPool, Proposal, ProposalKind
 from allocator.states import PeriodState, ProposalState
 from config.i18n import N_
 
@@ -23,8 +24,22 @@ MAX_NAME = 120
 
 def hold(session: Session, period: Period, *states: PeriodState) -> None:
     """Wait for the period's row; raises WrongState when it is in none of these states."""
-    session.refresh(period, with_for_update=True)
+    locks.hold(session, period)
     require_state(period, *states)
+
+
+def read_inputs(session: Session, period: Period) -> None:
+    """Pools and claims of a held period as they are now: collected anew while we waited, perhaps.
+
+    Row by row over what is loaded: SQLite gives the number of a deleted claim to another one.
+    """
+    for name, model, order in (
+        ("pools", PeriodPool, PeriodPool.position),
+        ("claims", PeriodClaim, PeriodClaim.id),
+    ):
+        rows = select(model).where(model.period_id == period.id).order_by(order)
+        found = session.scalars(rows.execution_options(populate_existing=True)).all()
+        set_committed_value(period, name, list(found))
 
 
 def require_state(period: Period, *states: PeriodState) -> None:
@@ -75,6 +90,7 @@ def store(
         "capacity": inputs.capacity,
         "divided": sum(share.gpu_hours for share in proposal.shares),
         "policy_version": period.policy_version,
+        "sha256": fingerprints.of_shares(proposal),
     }
     events.record(session, actor, proposal, "proposal.kept", now=now, after=facts)
     return proposal

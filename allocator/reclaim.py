@@ -1,4 +1,7 @@
-"""Use it or lose it, by a published table, against an even pace of the holder's own grant.
+"""Use it or lose it, by a published table, against the holder's own plan for the period.
+
+A plan says from which day to which day the hours will be used; who made none is taken to use them evenly
+over the whole period.
 
 Never silently: first a forecast, then a letter with time to answer (book, or give back and earn credit),
 then a proposal, and only a person's word takes hours back. Nothing that is booked is ever taken.
@@ -6,28 +9,32 @@ then a proposal, and only a person's word takes hours back. Nothing that is book
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from fractions import Fraction
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy.orm import Session, joinedload, selectinload
 
 from allocator import capacity, events, grants, ledger, period_letters
 from allocator.actors import SYSTEM, Actor
 from allocator.authorization import Action, require
 from allocator.errors import Fault, Invalid, WrongState
-from allocator.models import Grant, GrantChangeKind, Period, Reclaim
+from allocator.models import Grant, GrantChangeKind, Period, PeriodPlan, Reclaim
 from allocator.policy import Policy
 from allocator.states import PeriodState, QuotaState, ReclaimState, move
 from config.i18n import N_
 
 HOUR = 3600
+BATCH = 500  # warnings and proposals of one call at most: every event in it holds the chain
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """A grant at a moment, GPU-seconds: by now ``planned`` at an even pace, ``used`` (or booked) of it.
+    """A grant at a moment, GPU-seconds: by now ``planned`` to be used, ``used`` (or booked) of it.
+
+    The plan uses the grant evenly from ``since`` to ``until``.
 
     ``take_back`` is what the table would take of the rest, in whole GPU-hours; ``expected`` what will have
     been used at the end when things go on like this.
@@ -39,6 +46,8 @@ class Forecast:
     used: int
     expected: int
     take_back: int
+    since: datetime
+    until: datetime
 
     @property
     def part(self) -> Fraction:
@@ -51,13 +60,27 @@ def forecast(session: Session, period: Period, *, policy: Policy, now: datetime)
     found = grants.of_period(session, period)
     window = (period.starts_at, period.ends_at)
     charged = ledger.charged_within(session, [grant.quota_id for grant in found], window)
-    made = [_forecast(grant, charged.get(grant.quota_id, 0), policy, now) for grant in found if grant.current]
+    plans = _plans(session, period)
+    made = [
+        _forecast(grant, plans.get(grant.quota_id), charged.get(grant.quota_id, 0), policy, now)
+        for grant in found
+        if grant.current
+    ]
     return sorted(made, key=lambda one: (one.part, one.grant.id))
 
 
-def _forecast(grant: Grant, charged: int, policy: Policy, now: datetime) -> Forecast:
-    since = max(grant.period.starts_at, grant.quota.valid_from)
-    until = min(grant.period.ends_at, grant.quota.valid_until)
+def _plans(session: Session, period: Period, *quotas: int) -> dict[int, PeriodPlan]:
+    """By quota; of all quotas unless some are named."""
+    found = select(PeriodPlan).where(PeriodPlan.period_id == period.id)
+    if quotas:
+        found = found.where(PeriodPlan.quota_id.in_(quotas))
+    return {plan.quota_id: plan for plan in session.scalars(found)}
+
+
+def _forecast(grant: Grant, plan: PeriodPlan | None, charged: int, policy: Policy, now: datetime) -> Forecast:
+    begins = plan.uses_from if plan and plan.uses_from else grant.period.starts_at
+    ends = plan.uses_until if plan and plan.uses_until else grant.period.ends_at
+    since, until = max(begins, grant.quota.valid_from), min(ends, grant.quota.valid_until)
     whole = max(int((until - since).total_seconds()), 1)
     gone = min(max(int((now - since).total_seconds()), 0), whole)
     granted = grant.current
@@ -65,31 +88,50 @@ def _forecast(grant: Grant, charged: int, policy: Policy, now: datetime) -> Fore
     expected = min(granted, charged * whole // gone) if gone else granted
     left = max(granted - charged, 0)
     take_back = int(policy.use_or_lose.taken_back(charged, planned) * left) // HOUR * HOUR
-    return Forecast(grant, granted, planned, charged, max(expected, min(charged, granted)), take_back)
+    expected = max(expected, min(charged, granted))
+    return Forecast(grant, granted, planned, charged, expected, take_back, since, until)
 
 
 def warn_due(session: Session, *, policy: Policy, now: datetime) -> int:
-    """Warn the holders whose use is below the table, once in a period; returns how many letters went out."""
-    check = policy.use_or_lose.check_percent
+    """Warn the holders whose use is below the table, once in a period; returns how many letters went out.
+
+    Who booked in time and cancelled afterwards is warned again: else that would be the way around. At most
+    ``BATCH``: the rest with the next call.
+    """
     answer_until = now + timedelta(days=policy.use_or_lose.warning_days)
     warned = 0
     for period in _running(session, now):
-        gone, whole = now - period.starts_at, period.ends_at - period.starts_at
-        # too early to judge, or too late for the hours to be of use to anybody
-        if gone * 100 < whole * check or answer_until >= period.ends_at:
+        # too late for the hours to be of use to anybody
+        if answer_until >= period.ends_at:
             continue
         told = set(
             session.scalars(
                 select(Reclaim.grant_id)
                 .join(Grant, Grant.id == Reclaim.grant_id)
-                .where(Grant.period_id == period.id)
+                .where(Grant.period_id == period.id, ~_caught_up())
             )
         )
         for one in forecast(session, period, policy=policy, now=now):
-            if one.take_back and one.grant.id not in told and one.grant.quota.state is QuotaState.ACTIVE:
+            active = one.grant.quota.state is QuotaState.ACTIVE
+            if one.take_back and one.grant.id not in told and active and _ripe(one, policy, now):
                 _warn(session, one, policy, answer_until, now)
                 warned += 1
+            if warned == BATCH:
+                return warned
     return warned
+
+
+def _caught_up() -> ColumnElement[bool]:
+    """Warnings that came to nothing by themselves, not by a person's word."""
+    return and_(Reclaim.state == ReclaimState.DROPPED, Reclaim.decided_by_id.is_(None))
+
+
+def _ripe(one: Forecast, policy: Policy, now: datetime) -> bool:
+    """Whether enough of the plan's own time has passed to judge; at the latest when an answer is still in
+    time by a day."""
+    rules = policy.use_or_lose
+    last = one.grant.period.ends_at - timedelta(days=rules.warning_days + 1)
+    return (now - one.since) * 100 >= (one.until - one.since) * rules.check_percent or now >= last
 
 
 def _running(session: Session, now: datetime) -> list[Period]:
@@ -120,17 +162,23 @@ def _warn(session: Session, one: Forecast, policy: Policy, answer_until: datetim
 
 
 def propose_due(session: Session, *, policy: Policy, now: datetime) -> int:
-    """After the time to answer: drop what has caught up, propose the rest; returns how many are proposed."""
+    """After the time to answer: drop what has caught up, propose the rest; returns how many are proposed.
+
+    Of at most ``BATCH``: the rest with the next call.
+    """
     due = session.scalars(
         select(Reclaim)
         .where(Reclaim.state == ReclaimState.WARNED, Reclaim.answer_until <= now)
+        .options(selectinload(Reclaim.grant).options(selectinload(Grant.changes), joinedload(Grant.quota)))
         .order_by(Reclaim.id)
-        .with_for_update(skip_locked=True)
+        .limit(BATCH)
+        .with_for_update(skip_locked=True, key_share=True)
+        .execution_options(populate_existing=True)
     ).all()
+    seen = _seen_again(session, due, policy, now)
     proposed = 0
     for reclaim in due:
-        room = grants.room(session, reclaim.grant)
-        again = _forecast(reclaim.grant, room.charged, policy, now)
+        again = seen[reclaim.grant_id]
         running = reclaim.grant.period.state is PeriodState.PUBLISHED and reclaim.grant.period.ends_at > now
         # the letter named an amount: never more than that, whatever has happened since
         take_back = min(reclaim.take_back, again.take_back)
@@ -141,6 +189,24 @@ def propose_due(session: Session, *, policy: Policy, now: datetime) -> int:
         move(reclaim, ReclaimState.PROPOSED, actor=SYSTEM, now=now, columns=columns, take_back=take_back)
         proposed += 1
     return proposed
+
+
+def _seen_again(
+    session: Session, due: Sequence[Reclaim], policy: Policy, now: datetime
+) -> dict[int, Forecast]:
+    """The forecasts of these by grant, a few queries for each period."""
+    found: dict[int, Forecast] = {}
+    by_period: dict[Period, list[Grant]] = {}
+    for reclaim in due:
+        by_period.setdefault(reclaim.grant.period, []).append(reclaim.grant)
+    for period, affected in by_period.items():
+        ids = [grant.quota_id for grant in affected]
+        charged = ledger.charged_within(session, ids, (period.starts_at, period.ends_at))
+        plans = _plans(session, period, *ids)
+        for grant in affected:
+            used = charged.get(grant.quota_id, 0)
+            found[grant.id] = _forecast(grant, plans.get(grant.quota_id), used, policy, now)
+    return found
 
 
 def confirm(session: Session, actor: Actor, reclaim: Reclaim, *, now: datetime) -> int:
@@ -176,5 +242,6 @@ def _decide(session: Session, actor: Actor, reclaim: Reclaim) -> Period:
     # nobody decides on the hours of one's own organisation (R-22)
     require(actor, Action.PERIOD_ADJUST, reclaim.grant.quota)
     capacity.lock(session, period.cluster)
-    session.refresh(reclaim)
+    session.refresh(reclaim, ["state", "take_back", "decided_at"])
+    session.refresh(period, ["state"])
     return period

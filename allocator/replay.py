@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import divisions, period_inputs, policies
-from allocator.errors import KezekError, NotFound
-from allocator.models import Grant, Period, PeriodClaim, Proposal
-from allocator.period_queries import grants_as_published, published_proposal, with_shares
-from allocator.policy import Policy
+from allocator import credits, divisions, events, fingerprints, period_inputs, policies
+from allocator.errors import KezekError
+from allocator.models import Application, Event, Grant, Period, PeriodClaim, Proposal, Quota
+from allocator.period_queries import with_shares
+from allocator.policy import Policy, PolicyError
+from allocator.states import PeriodState, ProposalState
 
 HOUR = 3600
+IN_FORCE = (PeriodState.PUBLISHED, PeriodState.CLOSED)
+NONE = "-"
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """One number that does not come out again; ``what`` is pool, weight, share, grant or division."""
+    """One thing that does not come out again.
+
+    ``what`` is policy, inputs, pool, weight, one of its factors, request, division, share, grant or event.
+    """
 
     what: str
     reference: str
@@ -44,41 +51,85 @@ class Replay:
 
 
 def replay(session: Session, period: Period) -> Replay:
-    """Recompute every proposal of the period, its weights and pools by its policy, and its grants."""
-    policy = _policy(session, period.policy_version)
-    mismatches = list(_weights(period, policy))
+    """Recompute every proposal of the period, its weights and pools by its policy, and its grants.
+
+    What no recomputation can tell (a request and its plan changed alike) is held against the fingerprints in
+    the chain of events.
+    """
+    mismatches: list[Mismatch] = []
+    policy = _policy(session, period.policy_version, mismatches)
     if policy is not None:
         mismatches += _pools(period, policy)
+    mismatches += _weights(period, policy, _credits(session, period, policy))
     proposals = with_shares(session, period)
     for proposal in proposals:
         mismatches += _shares(proposal)
-    published = published_proposal(session, period)
-    if published is not None:
-        mismatches += _grants(published, grants_as_published(session, period))
+    found = list(session.scalars(select(Grant).where(Grant.period_id == period.id).order_by(Grant.id)))
+    if period.state in IN_FORCE:
+        mismatches += _grants(proposals, found)
+    mismatches += _fingerprints(session, period, proposals, found)
     count = sum(len(proposal.shares) for proposal in proposals)
-    found = policy is not None
-    return Replay(period.name, period.policy_version, found, len(proposals), count, tuple(mismatches))
+    return Replay(
+        period.name, period.policy_version, policy is not None, len(proposals), count, tuple(mismatches)
+    )
 
 
-def _policy(session: Session, version: str) -> Policy | None:
+def _policy(session: Session, version: str, mismatches: list[Mismatch]) -> Policy | None:
+    """The recorded policy; None, with a mismatch, where it is missing or cannot be read."""
     try:
-        return policies.find(session, version)
-    except NotFound:
+        policy = policies.find(session, version)
+    except (KezekError, PolicyError) as error:
+        mismatches.append(Mismatch("policy", version, version, str(error)))
         return None
+    if policy.version != version:  # the version holds a hash of the content
+        mismatches.append(Mismatch("policy", version, version, policy.version))
+    return policy
 
 
-def _weights(period: Period, policy: Policy | None) -> Iterator[Mismatch]:
+def _credits(session: Session, period: Period, policy: Policy | None) -> dict[str, Fraction] | None:
+    """Each claim's credit as it was when claims were collected, by reference; None where nobody can say."""
+    if policy is None or period.collected_at is None:
+        return None
+    earned = credits.of_period(session, period, policy, period.collected_at)
+    holders = session.execute(
+        select(PeriodClaim.reference, PeriodClaim.pool, Application.organisation_id, Application.applicant_id)
+        .join(Quota, Quota.id == PeriodClaim.quota_id)
+        .join(Application, Application.id == Quota.application_id)
+        .where(PeriodClaim.period_id == period.id)
+    )
+    factors = {}
+    for reference, pool, organisation_id, applicant_id in holders:
+        one = earned.get((pool, credits.holder(organisation_id, applicant_id, pool).key))
+        factors[reference] = policy.credit.bounded(one.factor if one else Fraction(1))
+    return factors
+
+
+def _weights(
+    period: Period, policy: Policy | None, earned: Mapping[str, Fraction] | None
+) -> Iterator[Mismatch]:
     for claim in period.claims:
-        product = Fraction(1)
-        for factor in claim.factors:
-            product *= Fraction(factor["value"])
-            ruled = _ruled(factor, policy)
-            if ruled is not None and ruled != Fraction(factor["value"]):
-                yield Mismatch(factor["factor"], claim.reference, factor["value"], str(ruled))
-        if product != claim.weight:
-            yield Mismatch("weight", claim.reference, str(claim.weight), str(product))
+        try:
+            yield from _factors(claim, policy, earned)
+        except (ValueError, ArithmeticError, TypeError, KeyError) as error:
+            yield Mismatch("weight", claim.reference, str(claim.factors), repr(error))
         if fault := _amounts(claim):
             yield fault
+
+
+def _factors(
+    claim: PeriodClaim, policy: Policy | None, earned: Mapping[str, Fraction] | None
+) -> Iterator[Mismatch]:
+    product = Fraction(1)
+    for factor in claim.factors:
+        value = Fraction(factor["value"])
+        product *= value
+        if policy is None or earned is None:
+            continue
+        ruled = earned[claim.reference] if factor["factor"] == "credit" else _ruled(factor, policy)
+        if ruled != value:
+            yield Mismatch(factor["factor"], claim.reference, str(value), _text(ruled))
+    if product != claim.weight:
+        yield Mismatch("weight", claim.reference, str(claim.weight), str(product))
 
 
 def _amounts(claim: PeriodClaim) -> Mismatch | None:
@@ -88,47 +139,111 @@ def _amounts(claim: PeriodClaim) -> Mismatch | None:
     return Mismatch("request", claim.reference, str(claim.request), str(wanted))
 
 
-def _ruled(factor: dict[str, str], policy: Policy | None) -> Fraction | None:
-    """What the recorded policy says of a factor; None for a credit, which comes from earlier periods."""
-    if policy is None or factor["factor"] == "credit":
-        return None
+def _ruled(factor: Mapping[str, str], policy: Policy) -> Fraction | None:
+    """What the recorded policy says of a sector or merit band; None for one that it does not have."""
     if factor["factor"] == "merit":
         band = policy.merit_band(factor["name"])
         return band.factor if band else None
-    sector = policy.sector(factor["name"]) if factor["name"] else None
-    return sector.weight if sector else Fraction(1)
+    if not factor["name"]:
+        return Fraction(1)
+    sector = policy.sector(factor["name"])
+    return sector.weight if sector else None
 
 
 def _pools(period: Period, policy: Policy) -> Iterator[Mismatch]:
-    computed = {pool.slug: pool for pool in period_inputs.pools_of(period.capacity, policy)}
-    for pool in period.pools:
-        other = computed.get(pool.slug)
-        recorded = (pool.guarantee, pool.cap, pool.weight)
-        ruled = (other.guarantee, other.cap, other.weight) if other else None
-        if recorded != ruled:
-            yield Mismatch("pool", pool.slug, str(recorded), str(ruled))
+    ruled = {
+        pool.slug: (pool.guarantee, pool.cap, pool.weight)
+        for pool in period_inputs.pools_of(period.capacity, policy)
+    }
+    recorded = {pool.slug: (pool.guarantee, pool.cap, pool.weight) for pool in period.pools}
+    for slug in sorted(ruled.keys() | recorded.keys()):
+        if recorded.get(slug) != ruled.get(slug):
+            yield Mismatch("pool", slug, _numbers(recorded.get(slug)), _numbers(ruled.get(slug)))
+
+
+def _numbers(values: tuple[object, ...] | None) -> str:
+    return NONE if values is None else ", ".join(_text(one) for one in values)
+
+
+def _text(value: object) -> str:
+    return NONE if value is None else str(value)
 
 
 def _shares(proposal: Proposal) -> Iterator[Mismatch]:
     try:
         division = divisions.division_of(proposal)
-    except KezekError as error:
+    except (KezekError, ValueError, ArithmeticError, TypeError, KeyError) as error:
         yield Mismatch("division", str(proposal.number), "", str(error))
         return
-    for share in proposal.shares:
-        computed = division.shares[share.claim.reference]
-        if computed != share.gpu_hours:
-            reference = f"{proposal.number}/{share.claim.reference}"
-            yield Mismatch("share", reference, str(share.gpu_hours), str(computed))
+    recorded = {
+        share.claim.reference: (share.gpu_hours, share.is_fixed, share.is_set_aside)
+        for share in proposal.shares
+    }
+    for reference in sorted(division.shares.keys() | recorded.keys()):
+        known = reference in division.shares
+        hours = division.shares[reference] if known else None
+        again = (hours, reference in division.fixed, reference in division.set_aside)
+        before = recorded.get(reference)
+        if before != again:
+            # the hours alone, unless they are the same and only what is said of them differs
+            width = 3 if before and before[0] == hours else 1
+            told = [_numbers(one and one[:width]) for one in (before, again if known else None)]
+            yield Mismatch("share", f"{proposal.number}/{reference}", *told)
     slugs = [pool.slug for pool in proposal.period.pools]
-    for recorded, again in zip(proposal.pools, divisions.pools_of(division, slugs), strict=False):
-        if recorded != again:
-            yield Mismatch("pool", f"{proposal.number}/{again['slug']}", str(recorded), str(again))
+    ruled = {pool["slug"]: pool for pool in divisions.pools_of(division, slugs)}
+    kept = {pool["slug"]: pool for pool in proposal.pools}
+    for slug in sorted(ruled.keys() | kept.keys()):
+        if kept.get(slug) != ruled.get(slug):
+            yield Mismatch("pool", f"{proposal.number}/{slug}", str(kept.get(slug)), str(ruled.get(slug)))
 
 
-def _grants(proposal: Proposal, grants: dict[int, Grant]) -> Iterator[Mismatch]:
-    for share in proposal.shares:
-        grant = grants.get(share.claim_id)
-        recorded = grant.gpu_seconds if grant else None
-        if recorded != share.gpu_hours * HOUR:
-            yield Mismatch("grant", share.claim.reference, str(recorded), str(share.gpu_hours * HOUR))
+def _grants(proposals: Sequence[Proposal], found: Sequence[Grant]) -> Iterator[Mismatch]:
+    """Each share of the published proposal has its grant, and there is none beside them but from later on."""
+    published = next((one for one in proposals if one.state is ProposalState.PUBLISHED), None)
+    if published is None:
+        yield Mismatch("division", NONE, ProposalState.PUBLISHED.value, NONE)
+        return
+    due: dict[tuple[int | None, int], tuple[str, int]] = {
+        (share.claim_id, share.claim.quota_id): (share.claim.reference, share.gpu_hours * HOUR)
+        for share in published.shares
+    }
+    given = {
+        (grant.claim_id, grant.quota_id): grant.gpu_seconds
+        for grant in found
+        # one that was made later, from the reserve, began with nothing
+        if grant.claim_id is not None or grant.gpu_seconds
+    }
+    for key in sorted(due.keys() | given.keys(), key=str):
+        reference, wanted = due.get(key) or (f"quota {key[1]}", None)
+        if given.get(key) != wanted:
+            yield Mismatch("grant", reference, _text(given.get(key)), _text(wanted))
+
+
+def _fingerprints(
+    session: Session, period: Period, proposals: Sequence[Proposal], found: Sequence[Grant]
+) -> Iterator[Mismatch]:
+    """What the chain of events holds of the inputs, of each proposal's shares and of the grants."""
+    due = []
+    if period.state not in (PeriodState.DRAFT, PeriodState.DISCARDED):
+        due.append(("inputs", period.name, "period.proposed", period.id, fingerprints.of_inputs(period)))
+    due += [
+        ("share", str(one.number), "proposal.kept", one.id, fingerprints.of_shares(one)) for one in proposals
+    ]
+    if period.state in IN_FORCE:
+        due.append(("grant", period.name, "period.granted", period.id, fingerprints.of_grants(found)))
+    told = {
+        (event.kind, event.subject_id): event
+        for event in session.scalars(
+            select(Event).where(
+                Event.kind.in_({kind for _, _, kind, _, _ in due}),
+                (Event.subject_type == "period") & (Event.subject_id == period.id)
+                | (Event.subject_type == "proposal") & Event.subject_id.in_([one.id for one in proposals]),
+            )
+        )
+    }
+    for what, reference, kind, subject_id, computed in due:
+        event = told.get((kind, subject_id))
+        if event is None or events.digest(event) != event.hash:
+            yield Mismatch("event", f"{kind} {reference}", event.hash if event else NONE, NONE)
+        elif event.after.get("sha256") != computed:
+            yield Mismatch(what, reference, str(event.after.get("sha256")), computed)

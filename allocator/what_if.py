@@ -9,20 +9,23 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy.orm import Session
+from sqlalchemy import select
+from sqlalchemy.orm import Session, selectinload
 
-from allocator import divisions
+from allocator import divisions, locks
 from allocator.actors import Actor
 from allocator.authorization import Action, require
 from allocator.divisions import Inputs
-from allocator.errors import Fault, Invalid, NotFound
+from allocator.errors import Fault, Invalid, NotFound, WrongState
 from allocator.fairshare import Claim, Pool
-from allocator.models import Period, Proposal, ProposalKind, Quota
+from allocator.models import Adjustment, Period, Proposal, ProposalKind, Quota
 from allocator.period_comparison import Comparison, between
-from allocator.proposals import store
+from allocator.proposals import read_inputs, store
+from allocator.states import PeriodState, ProposalState
 from config.i18n import N_
 
 PERCENT = 100
+MOST = 10**12  # GPU-hours: beyond what will ever be, and what a column holds
 WHOLE = N_("Enter a whole number from 0 up.")
 PERCENTS = N_("Percentages go from 0 to 100, all pools together to 100.")
 
@@ -54,7 +57,7 @@ def what_if(session: Session, actor: Actor, period: Period, scenario: Scenario) 
     require(actor, Action.PERIOD_PROPOSE, period)
     inputs = divisions.inputs_of(period)
     other = divisions.changed(inputs, recorded(inputs, scenario))
-    return between(period.claims, inputs.divide(), other.divide())
+    return between(period.claims, [pool.slug for pool in period.pools], inputs.divide(), other.divide())
 
 
 def keep(
@@ -64,9 +67,16 @@ def keep(
     require(actor, Action.PERIOD_PROPOSE, period)
     if not name.strip():
         raise Invalid({"name": [Fault(N_("Give it a name: without one nothing is stored."))]})
+    locks.hold(session, period)
+    if period.state in (PeriodState.DRAFT, PeriodState.DISCARDED):
+        # what is kept refers to claims, and those of a draft can still go
+        raise WrongState(
+            N_("A what-if is kept once the period has a proposal: until then its claims can change."),
+            {"state": period.state.value},
+        )
+    read_inputs(session, period)
     inputs = divisions.inputs_of(period)
     document = recorded(inputs, scenario)
-    session.refresh(period, with_for_update=True)
     return store(
         session,
         actor,
@@ -124,12 +134,12 @@ def _faults(inputs: Inputs, scenario: Scenario) -> list[tuple[str, Fault]]:
     percents = [*scenario.guarantees.values(), *(cap for cap in scenario.caps.values() if cap is not None)]
     total = sum(scenario.guarantees.values())
     tests = (
-        ("capacity", (scenario.capacity or 0) < 0, WHOLE),
+        ("capacity", not 0 <= (scenario.capacity or 0) <= MOST, WHOLE),
         ("pools", not named <= pools, N_("The period has no such pool.")),
         ("pools", any(not 0 <= percent <= PERCENT for percent in (*percents, total)), PERCENTS),
         ("claims", not asked <= claims, N_("The period has no such claim.")),
-        ("weights", any(weight <= 0 for weight in weights), N_("A weight is above 0.")),
-        ("requests", any(request < 0 for request in scenario.requests.values()), WHOLE),
+        ("weights", any(not 0 < weight <= MOST for weight in weights), N_("A weight is above 0.")),
+        ("requests", any(not 0 <= one <= MOST for one in scenario.requests.values()), WHOLE),
     )
     return [(name, Fault(message)) for name, wrong, message in tests if wrong]
 
@@ -137,20 +147,35 @@ def _faults(inputs: Inputs, scenario: Scenario) -> list[tuple[str, Fault]]:
 def if_asked(session: Session, actor: Actor, period: Period, quota: Quota, request: int) -> Answer:
     """What a quota would get had it asked for ``request``, by the recorded inputs of everybody else.
 
-    Also for who wants to see that asking for more would not have helped. Raises NotFound for a quota that is
-    not in the period, Invalid (``request``).
+    By the published proposal where there is one, with what persons fixed in it. Also for who wants to see
+    that asking for more would not have helped. Raises NotFound for a quota that is not in the period, Invalid
+    (``request``).
     """
     require(actor, Action.QUOTA_VIEW, quota)
-    inputs = divisions.inputs_of(period)
+    inputs = _in_force(session, period)
     claim = next((claim for claim in period.claims if claim.quota_id == quota.id), None)
     if claim is None:
         raise NotFound()
     if not 0 <= request <= quota.gpu_seconds // 3600:
         most = {"most": quota.gpu_seconds // 3600}
         raise Invalid({"request": [Fault(N_("Enter a number of GPU-hours from 0 to %(most)s."), most)]})
-    other = replace(inputs, claims=tuple(_asking(one, claim.reference, request) for one in inputs.claims))
+    claims = tuple(_asking(one, claim.reference, request) for one in inputs.claims)
+    # nobody is given more than what it asks for, not even by a person
+    fixed = dict(inputs.fixed)
+    if claim.reference in fixed:
+        fixed[claim.reference] = min(fixed[claim.reference], request)
+    other = replace(inputs, claims=claims, fixed=fixed)
     before, after = inputs.divide().shares, other.divide().shares
     return Answer(claim.request, before[claim.reference], request, after[claim.reference])
+
+
+def _in_force(session: Session, period: Period) -> Inputs:
+    published = session.scalar(
+        select(Proposal)
+        .where(Proposal.period_id == period.id, Proposal.state == ProposalState.PUBLISHED)
+        .options(selectinload(Proposal.adjustments).joinedload(Adjustment.claim))
+    )
+    return divisions.inputs_of_proposal(published) if published else divisions.inputs_of(period)
 
 
 def _asking(claim: Claim, reference: str, request: int) -> Claim:

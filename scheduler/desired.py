@@ -249,9 +249,12 @@ def _limit(gpu_seconds: int, period: tuple[int, int] | None) -> int:
     return min(gpu_seconds, used_before + granted)
 
 
-def _shares(period: tuple[int, int] | None) -> int | None:
-    """The account's weight among queued jobs: a share for each GPU-hour granted, and never none at all."""
-    return None if period is None else min(max(period[0] // 3600, 1), MOST_SHARES)
+def _shares(period: tuple[int, int] | None) -> int:
+    """The account's weight among queued jobs: a share for each GPU-hour granted, and never none at all.
+
+    Outside of periods it is Slurm's own default, lest what a period granted ranks jobs long after it.
+    """
+    return min(max(period[0] // 3600, 1), MOST_SHARES) if period else 1
 
 
 def _live_quota(needed: set[int]) -> ColumnElement[bool]:

@@ -17,9 +17,10 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import delete
 from sqlalchemy.exc import DBAPIError
 
-from allocator import bookings, no_shows, outages, periods, quotas, reclaim, sign_in
+from allocator import bookings, no_shows, outages, period_opening, periods, quotas, reclaim, sign_in
 from allocator.db import Database
 from allocator.models import SubmittedForm
+from allocator.period_inputs import pseudonym_key
 from allocator.policy import BookingRules, Policy, load_policy
 from config.clock import utcnow
 from config.errors import KezekError
@@ -61,7 +62,8 @@ def make_jobs(database: Database, settings: Settings, go_on: GoOn) -> list[Job]:
     jobs.append(Job("expiry", settings.expiry_seconds, partial(expire, database)))
     policy = load_policy(settings.policy_file)
     jobs.append(Job("no-shows", settings.expiry_seconds, partial(watch_no_shows, database, policy.bookings)))
-    jobs.append(Job("periods", settings.expiry_seconds, partial(watch_periods, database, policy)))
+    key = pseudonym_key(settings.secret_key.get_secret_value())
+    jobs.append(Job("periods", settings.expiry_seconds, partial(watch_periods, database, policy, key)))
     send = partial(outbox.send_due, database, settings, go_on=go_on)
     jobs.append(Job("outbox", settings.outbox_seconds, send))
     return jobs
@@ -143,15 +145,23 @@ def watch_no_shows(database: Database, rules: BookingRules, now: datetime) -> di
     return {"released": released, "warned": warned}
 
 
-def watch_periods(database: Database, policy: Policy, now: datetime) -> dict[str, int]:
-    """Warn of hours that may be lost, propose to take back what nobody answered for, close what is over."""
+def watch_periods(database: Database, policy: Policy, key: bytes, now: datetime) -> dict[str, int]:
+    """Open the next draft and keep it fresh, remind operators, warn of hours that may be lost, propose to
+    take back what nobody answered for, close what is over."""
+    with database.transaction() as session:
+        opened = period_opening.open_due(session, policy=policy, key=key, now=now)
+    with database.transaction() as session:
+        refreshed = period_opening.refresh_due(session, policy=policy, key=key, now=now)
+    with database.transaction() as session:
+        reminded = period_opening.remind_due(session, policy=policy, now=now)
     with database.transaction() as session:
         warned = reclaim.warn_due(session, policy=policy, now=now)
     with database.transaction() as session:
         proposed = reclaim.propose_due(session, policy=policy, now=now)
     with database.transaction() as session:
         closed = periods.close_due(session, now)
-    return {"warned": warned, "proposed": proposed, "closed": closed}
+    prepared = {"opened": opened, "refreshed": refreshed, "reminded": reminded}
+    return {**prepared, "warned": warned, "proposed": proposed, "closed": closed}
 
 
 class Scheduler:

@@ -76,6 +76,18 @@ def cases_with_one(draw: st.DrawFn, *, minimums: bool = True) -> tuple[Case, Cla
     return case, draw(st.sampled_from(case.claims))
 
 
+@st.composite
+def pressed_cases(draw: st.DrawFn) -> Case:
+    """A capacity hardly above the guarantees, claims that want all or nothing, and up to three shares that
+    a person fixed against them."""
+    case = draw(cases())
+    claims = tuple(replace(one, minimum=one.request if one.minimum else 0) for one in case.claims)
+    spare = case.capacity - sum(pool.guarantee for pool in case.pools)
+    hours = draw(st.lists(st.integers(0, 60), max_size=3))
+    fixed = {claim.id: min(claim.request, most) for claim, most in zip(case.claims, hours, strict=False)}
+    return replace(case, capacity=case.capacity - spare + spare % 4, claims=claims, fixed=fixed)
+
+
 def random_case(seed: int, *, size: int = 30, minimums: bool = True) -> Case:
     """A random period: caps, fractions, minimums, equal ranks, and every third with fixed shares."""
     dice = random.Random(seed)

@@ -50,6 +50,7 @@ EVENTS = {
     "reservation.blocked": (N_("The cluster refused"), "attention"),
     "reservation.released": (N_("Released on the cluster"), "ended"),
     "quota.granted": (N_("The quota was granted"), "good"),
+    "quota.planned": (N_("The plan for a period was recorded"), "neutral"),
     "quota.member_added": (N_("A member was added"), "neutral"),
     "quota.member_removed": (N_("A member was removed"), "neutral"),
     "quota.expired": (N_("The quota's time ended"), "ended"),

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from flask import Blueprint, Response, render_template
 
-from allocator import fairness, fairshare, period_queries
+from allocator import fairshare, period_queries
 from allocator.errors import NotFound
 from allocator.models import Period, Proposal
 from web import period_words as words
 from web.paging import paginate
 from web.period_charts import pool_bars
+from web.period_summary import summary_of
 from web.policy import category_title
 from web.proposals import division_csv, division_json
 from web.session import db
@@ -40,18 +41,15 @@ def checker() -> Response:
 def show(period_id: int) -> str:
     """The aggregate result of one period, its pools and its figures; no names."""
     period, proposal = _find(period_id)
-    pools = period_queries.pool_rows(proposal)
+    summary = summary_of(proposal)
     return render_template(
         "fairness/show.html",
         period=period,
         proposal=proposal,
         words=words,
         category_title=category_title,
-        pools=pools,
-        bars=pool_bars(pools),
-        demand=sum(claim.request for claim in period.claims),
-        divided=sum(share.gpu_hours for share in proposal.shares),
-        figures=fairness.of_proposal(proposal),
+        summary=summary,
+        bars=pool_bars(summary.pools),
     )
 
 

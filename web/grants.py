@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, Response, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
 from allocator import booking_queries, grants, ledger, period_queries, reclaim
 from allocator.authorization import Action, may, require
-from allocator.errors import Invalid, NotFound
+from allocator.errors import Invalid, NotFound, Stale
 from allocator.models import Grant, Period, Quota, Reclaim
 from allocator.states import PeriodState
 from config.clock import utcnow
+from config.i18n import N_
 from web import once
 from web import period_words as words
+from web.exports import csv_response
 from web.formats import gpu_hours, number
 from web.identity import current_actor
 from web.paging import paginate_list
@@ -36,14 +38,36 @@ def index(period_id: int) -> str:
         "periods/grants.html",
         period=period,
         words=words,
+        check_percent=policy().use_or_lose.check_percent,
         live=live,
         may_operate=live and may(actor, Action.PERIOD_OPERATE),
+        reserve=grants.reserve_of(db(), period),
         reserve_left=grants.reserve_left(db(), period),
         returned_left=grants.returned_left(db(), period),
         forecasts=paginate_list(reclaim.forecast(db(), period, policy=policy(), now=now)),
         waiting=paginate_list(grants.waiting(db(), period), limit=10, name="waiting") if live else None,
         reclaims=paginate_list(period_queries.reclaims(db(), period), limit=10, name="reclaims"),
     )
+
+
+@bp.get(f"{PERIOD}/grants.csv")
+def forecast_csv(period_id: int) -> Response:
+    """The forecast as a file, GPU-seconds."""
+    period = _published(period_id)
+    header = "quota_id title granted planned used expected take_back".split()
+    rows = [
+        [
+            row.grant.quota_id,
+            row.grant.quota.application.title,
+            row.granted,
+            row.planned,
+            row.used,
+            row.expected,
+            row.take_back,
+        ]
+        for row in reclaim.forecast(db(), period, policy=policy(), now=utcnow())
+    ]
+    return csv_response(f"grants-{period.name}.csv", header, rows)
 
 
 def _published(period_id: int) -> Period:
@@ -96,7 +120,10 @@ def redivide(period_id: int) -> ResponseReturnValue:
     actor = current_actor()
     period = _published(period_id)
     require(actor, Action.PERIOD_OPERATE, period)
+    left = grants.returned_left(db(), period)
     if request.method == "POST":
+        if request.form.get("left") != str(left):
+            raise Stale(N_("Hours came back or were divided since you opened the page. Look at it again."))
         made = grants.redivide(db(), actor, period, now=utcnow())
         hours = gpu_hours(sum(change.gpu_seconds for change in made))
         flash(gettext("%(hours)s GPU-hours were divided again.", hours=hours), "success")
@@ -107,7 +134,7 @@ def redivide(period_id: int) -> ResponseReturnValue:
         period=period,
         words=words,
         page=paginate_list(rows),
-        left=grants.returned_left(db(), period),
+        left=left,
         divided=sum(hours for _, hours in rows),
     )
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from flask import Blueprint, render_template
 
 from allocator import overview
+from allocator.authorization import Action, may
 from config.clock import utcnow
+from web import period_words
 from web.identity import current_actor
 from web.navigation import duties
 from web.policy import policy
@@ -22,11 +24,17 @@ def index() -> str:
         return render_template("home/welcome.html", offers=overview.offers(db()))
     work = overview.own_work(db(), actor, utcnow())
     return render_template(
-        "home/index.html", work=work, waiting=overview.waiting(db(), actor), duties=duties()
+        "home/index.html",
+        work=work,
+        waiting=overview.waiting(db(), actor),
+        periods=overview.undecided(db(), actor),
+        words=period_words,
+        duties=duties(),
     )
 
 
 @bp.get("/help")
 def guide() -> str:
-    """How to apply, book and run a job, in one page."""
-    return render_template("home/help.html", policy=policy())
+    """How to apply, get a share, book and run a job, in one page."""
+    staff = may(current_actor(), Action.PERIOD_VIEW)
+    return render_template("home/help.html", policy=policy(), staff=staff)

@@ -33,16 +33,17 @@ def staff(*roles: Role) -> Callable[[Actor], bool]:
 
 @dataclass(frozen=True)
 class Item:
-    """One line of the menu; `label` is a msgid."""
+    """One line of the menu; `label` is a msgid, `also` other blueprints whose pages belong to it."""
 
     endpoint: str
     label: str
     shown: Callable[[Actor], bool] = everybody
+    also: tuple[str, ...] = ()
 
 
 ITEMS: list[Item] = [
     Item("applications.index", N_("Applications"), people),
-    Item("quotas.index", N_("Quotas"), people),
+    Item("quotas.index", N_("Quotas"), people, also=("shares",)),
     Item("bookings.index", N_("Bookings"), people),
     Item("calendar.show", N_("Calendar"), people),
     Item("clusters.index", N_("Clusters")),
@@ -53,6 +54,7 @@ ITEMS: list[Item] = [
         "periods.index",
         N_("Periods"),
         staff(Role.OPERATOR, Role.COUNCIL_MEMBER, Role.AUDITOR, Role.ADMINISTRATOR),
+        also=("proposals", "grants"),
     ),
     Item("outages.index", N_("Outages"), staff(Role.OPERATOR, Role.AUDITOR, Role.ADMINISTRATOR)),
     Item("people.index", N_("People"), staff(Role.ADMINISTRATOR)),
@@ -95,12 +97,12 @@ def duties() -> list[Link]:
 
 
 def _is_here(item: Item) -> bool:
-    """Whether this page belongs to the line: it is the page itself, or another of the same blueprint."""
+    """Whether this page belongs to the line: the page itself, or another of its blueprints."""
     blueprint = item.endpoint.partition(".")[0]
     lines = [other.endpoint for other in ITEMS if other.endpoint.partition(".")[0] == blueprint]
     if request.endpoint in lines:
         return request.endpoint == item.endpoint
-    return blueprint == request.blueprint and item.endpoint == lines[0]
+    return request.blueprint in item.also or (blueprint == request.blueprint and item.endpoint == lines[0])
 
 
 def init_app(app: Flask) -> None:

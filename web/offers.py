@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from sqlalchemy import select
 
-from allocator import booking_queries, capacity, ledger, offers
+from allocator import booking_queries, capacity, grants, ledger, offers
 from allocator.authorization import Action, require
 from allocator.booking_checks import Ask
 from allocator.errors import Fault, Invalid, NoCapacity, Stale, WrongState
@@ -25,6 +25,7 @@ from config.i18n import N_
 from web import charts, offer_words, once
 from web.booking_forms import LOCAL, AnswerForm, BookingForm
 from web.bookings import BOOKING, bp, offered_by_waitlist, quota_to_book
+from web.days import last_day
 from web.formats import gpu_hours, moment
 from web.identity import current_actor
 from web.policy import policy
@@ -171,6 +172,8 @@ def _form_page(quota: Quota, form: BookingForm, found: Offers | None = None) -> 
     changes = found.why.changes if found and found.why else ()
     return render_template(
         "bookings/new.html",
+        last_day=last_day,
+        rooms=grants.rooms(db(), quota, now, min(now + policy().bookings.max_ahead, quota.valid_until)),
         quota=quota,
         form=form,
         found=found,

@@ -8,10 +8,12 @@ from typing import Any
 
 from flask_babel import gettext, lazy_gettext
 from wtforms import HiddenField, IntegerField, StringField, TextAreaField
-from wtforms.validators import Length, Optional
+from wtforms.validators import Length, Optional, ValidationError
 from wtforms.widgets import HiddenInput
 
-from allocator.models import PeriodClaim, PeriodPool
+from allocator import what_if
+from allocator.errors import Invalid
+from allocator.models import Period, PeriodPool
 from allocator.periods import Opening
 from allocator.what_if import Scenario
 from config.i18n import N_
@@ -54,6 +56,11 @@ class OpenForm(Form):
         """Show a suggestion."""
         self.hardware.data = hardware
         self.first.data, self.last.data = first_day(opening.starts_at), last_day(opening.ends_at)
+
+    def show(self, error: Invalid) -> None:
+        """The domain speaks of moments, the form of days."""
+        names = {"starts_at": "first", "ends_at": "last"}
+        super().show(Invalid({names.get(name, name): faults for name, faults in error.fields.items()}))
 
     def opening(self, cluster_id: int, gpu_type: str) -> Opening:
         """What was filled in; call it on a form whose shape is right."""
@@ -104,6 +111,8 @@ class PlanForm(Form):
 
     request = CountField(lazy_gettext("GPU-hours that you plan to use"), [filled()])
     minimum = CountField(lazy_gettext("The least that would be of use"), [Optional()])
+    uses_from = DayField(lazy_gettext("The first day of use"), [Optional()])
+    uses_until = DayField(lazy_gettext("The last day of use"), [Optional()])
 
 
 class IfAskedForm(Form):
@@ -112,33 +121,58 @@ class IfAskedForm(Form):
     request = CountField(lazy_gettext("If you had asked for"), [filled()])
 
 
-class WhatIfForm(Form):
-    """Other capacity, pools, one weight or request. Pools come as three fields each: `pools_form`."""
+def not_negative(_form: Any, field: Any) -> None:
+    """A validator: hours are counted from 0 up."""
+    if field.data is not None and field.data < 0:
+        raise ValidationError(gettext(what_if.WHOLE))
 
-    capacity = CountField(lazy_gettext("Capacity"), [Optional()])
+
+def within_hundred(_form: Any, field: Any) -> None:
+    """A validator: a percentage; what all of them make together, the domain says."""
+    if field.data is not None and not 0 <= field.data <= what_if.PERCENT:
+        raise ValidationError(gettext(what_if.PERCENTS))
+
+
+def above_zero(_form: Any, field: Any) -> None:
+    """A validator: a weight."""
+    if field.ratio is not None and not 0 < field.ratio <= what_if.MOST:
+        raise ValidationError(gettext(N_("A weight is above 0.")))
+
+
+class WhatIfForm(Form):
+    """Other capacity, pools, one weight or request. Pools come as three fields each: `what_if_form`."""
+
+    capacity = CountField(lazy_gettext("Capacity"), [Optional(), not_negative])
     quota = CountField(lazy_gettext("Number of the quota"), [Optional()])
-    weight = RatioField(lazy_gettext("Its weight"), [Optional()])
-    request = CountField(lazy_gettext("Its request"), [Optional()])
+    weight = RatioField(lazy_gettext("Its weight"), [Optional(), above_zero])
+    request = CountField(lazy_gettext("Its request"), [Optional(), not_negative])
     name = StringField(
-        lazy_gettext("Name"), [Conditional(), Length(max=1000), no_control_characters], filters=[strip]
+        lazy_gettext("Title"), [Conditional(), Length(max=1000), no_control_characters], filters=[strip]
     )
 
     def pool_field(self, slug: str, kind: str) -> Any:
         """One of a pool's fields."""
         return self[f"{slug}_{kind}"]
 
-    def scenario(self, pools: list[PeriodPool], claims: list[PeriodClaim]) -> Scenario | None:
+    def show_caps(self, period: Period) -> None:
+        """Fill in today's upper limits wherever none was sent: an empty one means that there is none."""
+        for pool in period.pools:
+            field = self.pool_field(pool.slug, "cap")
+            if not field.raw_data:
+                field.data = cap_percent(pool, period.capacity)
+
+    def scenario(self, period: Period) -> Scenario | None:
         """What would be different; None when the quota is not in the period (its field then says so)."""
-        claim = next((claim for claim in claims if claim.quota_id == self.quota.data), None)
+        claim = next((claim for claim in period.claims if claim.quota_id == self.quota.data), None)
         if claim is None and not self._names_nothing():
             self.quota.errors = [*self.quota.errors, gettext(N_("The period has no such claim."))]
             return None
         named = claim.reference if claim else ""
         return Scenario(
             capacity=self.capacity.data,
-            guarantees=self._of_pools(pools, "percent"),
-            caps=self._of_pools(pools, "cap"),
-            pool_weights=self._of_pools(pools, "weight"),
+            guarantees=self._of_pools(period.pools, "percent"),
+            caps=self._caps(period),
+            pool_weights=self._of_pools(period.pools, "weight"),
             weights={named: self.weight.ratio} if claim and self.weight.ratio is not None else {},
             requests={named: self.request.data} if claim and self.request.data is not None else {},
         )
@@ -147,14 +181,30 @@ class WhatIfForm(Form):
         # a weight without a quota would otherwise be left out without a word
         return self.quota.data is None and self.weight.ratio is None and self.request.data is None
 
+    def _caps(self, period: Period) -> dict[str, int | None]:
+        """Only what differs: a field that was not sent, or as it was shown, leaves its pool alone."""
+        caps: dict[str, int | None] = {}
+        for pool in period.pools:
+            field = self.pool_field(pool.slug, "cap")
+            if field.raw_data and field.data != cap_percent(pool, period.capacity):
+                caps[pool.slug] = field.data
+        return caps
+
     def _of_pools(self, pools: list[PeriodPool], kind: str) -> dict[str, Any]:
         fields = {pool.slug: self.pool_field(pool.slug, kind) for pool in pools}
         values = {slug: field.ratio if kind == "weight" else field.data for slug, field in fields.items()}
         return {slug: value for slug, value in values.items() if value is not None}
 
 
+def cap_percent(pool: PeriodPool, capacity: int) -> int | None:
+    """A pool's upper limit as people read it, rounded up; None where it has none."""
+    if pool.cap is None:
+        return None
+    return min(-(-pool.cap * what_if.PERCENT // capacity), what_if.PERCENT) if capacity else what_if.PERCENT
+
+
 def what_if_form(pools: list[PeriodPool], titles: Mapping[str, str], sent: Any, csrf: bool) -> WhatIfForm:
-    """The form with three fields for each pool; what is left empty stays as it is."""
+    """The form with three fields for each pool. Empty ones stay as they are, but for an upper limit."""
     labels = {
         "percent": lazy_gettext("Guaranteed, percent of the capacity"),
         "cap": lazy_gettext("At most, percent of the capacity"),
@@ -164,6 +214,7 @@ def what_if_form(pools: list[PeriodPool], titles: Mapping[str, str], sent: Any, 
     for pool in pools:
         for kind, label in labels.items():
             field = RatioField if kind == "weight" else CountField
-            fields[f"{pool.slug}_{kind}"] = field(f"{titles[pool.slug]}: {label}", [Optional()])
+            check = above_zero if kind == "weight" else within_hundred
+            fields[f"{pool.slug}_{kind}"] = field(f"{titles[pool.slug]}: {label}", [Optional(), check])
     form: WhatIfForm = type("PoolsWhatIfForm", (WhatIfForm,), fields)(sent, meta={"csrf": csrf})
     return form

@@ -9,9 +9,11 @@ from typing import Any
 
 from flask_babel import gettext
 
+from allocator import period_queries
 from allocator.divisions import Explained
 from allocator.fairshare import Explanation, Outcome, PoolBound, Reason
 from allocator.models import GrantChangeKind, PeriodClaim
+from allocator.period_queries import Row
 from config.i18n import N_
 from web.days import last_day as last_day  # templates have these words alone
 from web.formats import number
@@ -25,11 +27,12 @@ FACTORS: Mapping[str, str] = {
     "credit": N_("Credit of earlier periods"),
 }
 BOUNDS: Mapping[str, str] = {
-    PoolBound.LEVEL: N_("by the common level"),
+    PoolBound.LEVEL: N_("the common level"),
     PoolBound.GUARANTEE: N_("its guarantee"),
     PoolBound.CAP: N_("its upper limit"),
     PoolBound.DEMAND: N_("all that was asked for"),
     PoolBound.FIXED: N_("what a person fixed"),
+    period_queries.SET_ASIDE: N_("least useful amounts that could not be met"),
 }
 CHANGES: Mapping[GrantChangeKind, str] = {
     GrantChangeKind.RETURNED: N_("Given back"),
@@ -44,6 +47,9 @@ MISMATCHES: Mapping[str, str] = {
     "pool": N_("Pool"),
     "weight": N_("Weight"),
     "request": N_("Request"),
+    "policy": N_("Policy"),
+    "inputs": N_("All inputs together"),
+    "event": N_("Record of events"),
     **FACTORS,
 }
 
@@ -63,6 +69,36 @@ def decimal(value: Fraction | int) -> str:
 def percent(value: Fraction | None) -> str:
     """`83,33 %`; a dash where there is nothing to measure."""
     return "—" if value is None else f"{decimal(value * PERCENT)} %"
+
+
+def petaflops(gpu_type: str, hours: int) -> str:
+    """`≈ 12 345 PFLOPS-hours`, to compare GPU types; empty for one whose speed the policy does not say."""
+    known = policy().petaflops_hours(gpu_type, hours)
+    return "" if known is None else str(gettext("≈ %(amount)s PFLOPS-hours", amount=number(round(known))))
+
+
+def percent_of(hours: int, whole: int) -> str:
+    """`31,58 %` of something; a dash where there is nothing."""
+    return percent(Fraction(hours, whole) if whole else None)
+
+
+def part(hours: int, request: int) -> str:
+    """How much of a request was given: `58 %`, a whole number, but never 100 when an hour is missing."""
+    if not request:
+        return ""
+    whole = round(Fraction(hours * PERCENT, request))
+    return f"{number(min(whole, PERCENT - 1) if hours < request else whole)} %"
+
+
+def short_reason(row: Row) -> str:
+    """What decided a share, in a few words for a table; the page of the share has the sentences."""
+    if row.is_fixed:
+        return str(gettext("set by a person"))
+    if row.is_set_aside:
+        return str(gettext("below its least useful amount"))
+    if row.share >= row.request:
+        return str(gettext("all that was asked for"))
+    return str(gettext("the level of its pool"))
 
 
 def signed(hours: int) -> str:
@@ -94,7 +130,7 @@ def factor_facts(claim: PeriodClaim) -> list[tuple[str, str]]:
     return facts
 
 
-def factors_line(claim: PeriodClaim) -> str:
+def factors_line(claim: PeriodClaim | Row) -> str:
     """`1,5 × 1 × 1`: for a table, in the order of the factors' names."""
     return " × ".join(factor(Fraction(one["value"])) for one in claim.factors)
 
@@ -123,7 +159,8 @@ def _credit(one: Mapping[str, Any]) -> str:
         return str(gettext(": no earlier period counts"))
     return str(
         gettext(
-            ": by what faded of earlier periods, %(entitled)s GPU-hours were due and %(served)s were served",
+            ": in earlier periods, as far as they still count, %(entitled)s GPU-hours were due "
+            "and %(served)s were served",
             entitled=decimal(Fraction(one["entitled"])),
             served=decimal(Fraction(one["served"])),
         )
@@ -250,7 +287,7 @@ def would_change(told: Explanation) -> list[str]:
     if told.fallback_minimum is not None:
         lines.append(
             gettext(
-                "With a smallest useful amount of at most %(minimum)s GPU-hours you would have been kept.",
+                "With a least useful amount of at most %(minimum)s GPU-hours you would have been kept.",
                 minimum=number(told.fallback_minimum),
             )
         )
@@ -258,10 +295,15 @@ def would_change(told: Explanation) -> list[str]:
         lines.append(
             gettext(
                 "To get all that was asked at this level, the weight would have to be at least %(weight)s.",
-                weight=decimal(told.full_weight),
+                weight=_enough(told.full_weight),
             )
         )
     return lines
+
+
+def _enough(weight: Fraction) -> str:
+    # rounded to the nearest, the weight told could be a little too small
+    return decimal(Fraction(-(-weight * PERCENT // 1), PERCENT))
 
 
 def check_facts(told: Explanation) -> list[tuple[str, str]]:
@@ -279,3 +321,8 @@ def check_facts(told: Explanation) -> list[tuple[str, str]]:
 def period_title(period: Any) -> str:
     """`Alem.cloud, H200`: a period's name for people; its days stand beside it."""
     return f"{period.cluster.title}, {period.gpu_type.upper()}"
+
+
+def file_name(proposal: Any) -> str:
+    """Of a downloaded division, without its ending: two of them in one folder must not be mixed up."""
+    return f"division-{proposal.period.name}-{proposal.number}"

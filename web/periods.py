@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
@@ -10,16 +10,17 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from sqlalchemy import select
 
-from allocator import application_queries, fairness, period_inputs, period_queries, periods, replay
+from allocator import application_queries, period_inputs, period_queries, periods, replay
 from allocator.application_checks import Offer
 from allocator.authorization import Action, may, require
-from allocator.errors import Conflict, Invalid, NotFound
+from allocator.errors import Conflict, Invalid, NotFound, WrongState
 from allocator.models import Application, Cluster, Period, Proposal, Quota
 from allocator.period_comparison import Difference, compare
 from allocator.period_queries import Row
 from allocator.publication import may_publish
 from allocator.states import PeriodState
 from config.clock import utcnow
+from config.i18n import N_
 from web import once
 from web import period_words as words
 from web.application_forms import hardware_key, hardware_label
@@ -28,6 +29,7 @@ from web.identity import current_actor
 from web.paging import Sorting, paginate, paginate_list, sorting
 from web.period_charts import pool_bars
 from web.period_forms import OpenForm, ReasonForm
+from web.period_summary import summary_of
 from web.policy import category_title, policy
 from web.session import db, settings
 
@@ -35,17 +37,17 @@ bp = Blueprint("periods", __name__)
 PERIOD = "/periods/<int(max=9223372036854775807):period_id>"
 SORTS: Mapping[str, Callable[[Row], Any]] = {
     "title": lambda row: row.title.casefold(),
-    "asked": lambda row: row.claim.request,
-    "weight": lambda row: row.claim.weight,
+    "asked": lambda row: row.request,
+    "weight": lambda row: row.weight,
     "share": lambda row: row.share,
 }
 OPEN = (PeriodState.DRAFT, PeriodState.PROPOSED)
 IN_FORCE = (PeriodState.PUBLISHED, PeriodState.CLOSED)
 
 
-def secret() -> bytes:
-    """What pseudonyms in public files are made with: the site's own."""
-    return settings().secret_key.get_secret_value().encode()
+def pseudonym_key() -> bytes:
+    """What pseudonyms in public files are made with: the site's own, the same as the command line's."""
+    return period_inputs.pseudonym_key(settings().secret_key.get_secret_value())
 
 
 def titles_of(rows: Iterable[Difference]) -> dict[int, str]:
@@ -80,14 +82,14 @@ def open_one() -> ResponseReturnValue:
             cluster = _cluster(offer)
             form.fill(hardware_key(offer), periods.suggestion(db(), cluster, offer.gpu_type, utcnow()))
         elif request.method == "POST":
-            form.form_errors.append(gettext("Choose one."))
-        return _open_page(form, offers, offer), 422 if form.errors else 200
+            raise Conflict(N_("These GPUs are not offered any more. Choose others."))
+        return _open_page(form, offers, offer)
     if not form.validate():
         return _open_page(form, offers, offer), 422
     try:
         opening = form.opening(_cluster(offer).id, offer.gpu_type)
         period = periods.open_period(
-            db(), current_actor(), opening, policy=policy(), key=secret(), now=utcnow()
+            db(), current_actor(), opening, policy=policy(), key=pseudonym_key(), now=utcnow()
         )
     except Invalid as error:
         form.show(error)
@@ -125,7 +127,7 @@ def _open_page(form: OpenForm, offers: list[Offer], offer: Offer | None) -> str:
 def show(period_id: int) -> str:
     """The board: demand, capacity, pools, claims, fairness; `?proposal=` chooses, else the last."""
     period = period_queries.find_period(db(), current_actor(), period_id)
-    made = period_queries.proposals(db(), period)
+    made = paginate_list(period_queries.proposals(db(), period), limit=10, name="proposals")
     proposal = _wanted_proposal(period)
     return render_template("periods/show.html", **_board(period, proposal), proposals=made)
 
@@ -143,20 +145,21 @@ def _wanted_proposal(period: Period) -> Proposal | None:
 def _board(period: Period, proposal: Proposal | None) -> dict[str, Any]:
     actor = current_actor()
     by = sorting(SORTS, "share", descending=True)
-    pools = period_queries.pool_rows(proposal) if proposal else []
-    figures = fairness.of_proposal(proposal) if proposal else None
+    summary = summary_of(proposal) if proposal else None
+    claims, demand = period_queries.demand(db(), period)
     return {
         "period": period,
         "proposal": proposal,
         "words": words,
         "category_title": category_title,
         "by": by,
-        "page": paginate_list(_sorted(period_queries.rows(proposal), by) if proposal else []),
-        "bars": pool_bars(pools),
-        "pools": pools,
-        "demand": sum(claim.request for claim in period.claims),
-        "claims": len(period.claims),
-        "figures": figures,
+        "page": paginate_list(_sorted(period_queries.rows(db(), proposal), by) if proposal else []),
+        "adjustments": paginate_list(proposal.adjustments if proposal else [], limit=10, name="adjustments"),
+        "bars": pool_bars(summary.pools if summary else []),
+        "summary": summary,
+        "demand": demand,
+        "divided": summary.divided if summary else 0,
+        "claims": claims,
         "in_force": period.state in IN_FORCE,
         "may_work": may(actor, Action.PERIOD_PROPOSE) and period.state in OPEN,
         "may_ask": may(actor, Action.PERIOD_PROPOSE),
@@ -166,7 +169,6 @@ def _board(period: Period, proposal: Proposal | None) -> dict[str, Any]:
 
 def _sorted(rows: list[Row], by: Sorting) -> list[Row]:
     # sorted is stable, also in reverse: equals stay in the order of their numbers
-    rows = sorted(rows, key=lambda row: row.claim.id)
     return sorted(rows, key=SORTS[by.key], reverse=by.descending)
 
 
@@ -175,7 +177,7 @@ def _sorted(rows: list[Row], by: Sorting) -> list[Row]:
 def collect(period_id: int) -> ResponseReturnValue:
     """Take the claims of a draft anew."""
     period = period_queries.find_period(db(), current_actor(), period_id)
-    count = periods.collect(db(), current_actor(), period, policy=policy(), key=secret(), now=utcnow())
+    count = periods.collect(db(), current_actor(), period, policy=policy(), key=pseudonym_key(), now=utcnow())
     flash(gettext("Claims collected again: %(count)s.", count=count), "success")
     return redirect(url_for("periods.show", period_id=period_id), 303)
 
@@ -202,6 +204,8 @@ def discard(period_id: int) -> ResponseReturnValue:
     """Ask why, then give up a period that nobody was told of."""
     period = period_queries.find_period(db(), current_actor(), period_id)
     require(current_actor(), Action.PERIOD_PROPOSE, period)
+    if period.state not in OPEN:
+        raise WrongState(N_("This period is past that step."), {"state": period.state.value})
     form = ReasonForm() if request.method == "POST" else ReasonForm(formdata=None)
     if request.method == "GET":
         form.version.data = period.version
@@ -228,16 +232,18 @@ def discard(period_id: int) -> ResponseReturnValue:
 def compare_two(period_id: int) -> str:
     """Two proposals side by side: `?a=` and `?b=`, by their numbers on the page of the period."""
     period = period_queries.find_period(db(), current_actor(), period_id)
-    made = {proposal.id: proposal for proposal in reversed(period_queries.with_shares(db(), period))}
-    ids = list(made)
-    chosen = [_id("a", made, ids[1] if len(ids) > 1 else None), _id("b", made, ids[0] if ids else None)]
-    both = [made[number] for number in chosen if number is not None]
-    whole = compare(*both) if len(both) == 2 else None
+    made = period_queries.proposals(db(), period)
+    ids = [proposal.id for proposal in made]
+    chosen = [_id("a", ids, ids[1] if len(ids) > 1 else None), _id("b", ids, ids[0] if ids else None)]
+    # shares of these two alone: all proposals of a large period together would be a million rows
+    both = {one.id: one for one in period_queries.with_shares(db(), period, [one for one in chosen if one])}
+    before, after = (both.get(number or 0) for number in chosen)
+    whole = compare(before, after) if before and after else None
     page = paginate_list(whole.rows if whole else ())
     return render_template(
         "periods/compare.html",
         period=period,
-        proposals=made.values(),
+        proposals=made,
         chosen=chosen,
         comparison=whole,
         page=page,
@@ -246,7 +252,7 @@ def compare_two(period_id: int) -> str:
     )
 
 
-def _id(name: str, known: Mapping[int, Proposal], default: int | None) -> int | None:
+def _id(name: str, known: Collection[int], default: int | None) -> int | None:
     text = request.args.get(name, "")
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 19 else default
     return number if number in known else default

@@ -9,11 +9,12 @@ from typing import Any
 from flask import Blueprint, Response, flash, jsonify, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
+from sqlalchemy import select
 
 from allocator import adjustments, divisions, period_exports, period_queries, publication, what_if
 from allocator.authorization import Action, may, require
 from allocator.errors import Invalid, NotFound, WrongState
-from allocator.models import Period, PeriodClaim, Proposal, ProposalKind
+from allocator.models import Period, PeriodClaim, Proposal, ProposalKind, ProposalShare
 from allocator.period_comparison import Comparison
 from allocator.states import PeriodState
 from config.clock import utcnow
@@ -24,6 +25,7 @@ from web.exports import csv_response
 from web.identity import current_actor
 from web.paging import paginate_list
 from web.period_forms import AdjustForm, WhatIfForm, what_if_form
+from web.period_summary import summary_of
 from web.periods import PERIOD, titles_of
 from web.session import db
 
@@ -34,10 +36,17 @@ SHARE = f"{PROPOSAL}/shares/<int(max=9223372036854775807):quota_id>"
 
 def claim_of(proposal: Proposal, quota_id: int) -> PeriodClaim:
     """The claim of a quota in a proposal. Raises NotFound when it has none."""
-    claim = next((share.claim for share in proposal.shares if share.claim.quota_id == quota_id), None)
-    if claim is None:
+    share = share_of(proposal, quota_id)
+    return share.claim
+
+
+def share_of(proposal: Proposal, quota_id: int) -> ProposalShare:
+    """One share with its claim, without reading all the others."""
+    of_quota = (ProposalShare.proposal_id == proposal.id, PeriodClaim.quota_id == quota_id)
+    found = db().scalar(select(ProposalShare).join(ProposalShare.claim).where(*of_quota))
+    if found is None:
         raise NotFound()
-    return claim
+    return found
 
 
 @bp.get(SHARE)
@@ -100,13 +109,26 @@ def _adjust_page(
         proposal=proposal,
         period=proposal.period,
         claim=claim,
-        share=next(one.gpu_hours for one in proposal.shares if one.claim_id == claim.id),
+        share=share_of(proposal, claim.quota_id).gpu_hours,
         form=form,
         comparison=cost,
         page=page,
         titles=titles_of(page.items),
         words=words,
     )
+
+
+@bp.get(f"{PROPOSAL}/shares.csv")
+def shares_csv(proposal_id: int) -> Response:
+    """The board's list as a file, with names: for staff, unlike the public one."""
+    proposal = period_queries.find_proposal(db(), current_actor(), proposal_id)
+    header = "quota_id title holder pool request weight share set_by_a_person set_aside".split()
+    rows = [
+        [row.quota_id, row.title, row.holder, row.pool, row.request, str(row.weight), row.share]
+        + ["yes" if mark else "" for mark in (row.is_fixed, row.is_set_aside)]
+        for row in period_queries.rows(db(), proposal)
+    ]
+    return csv_response(f"shares-{proposal.period.name}-{proposal.number}.csv", header, rows)
 
 
 @bp.route(f"{PROPOSAL}/publish", methods=["GET", "POST"])
@@ -130,8 +152,7 @@ def publish(proposal_id: int) -> ResponseReturnValue:
         words=words,
         can=_can(proposal, now),
         may_publish=publication.may_publish(actor, proposal),
-        divided=sum(share.gpu_hours for share in proposal.shares),
-        served=sum(share.gpu_hours > 0 for share in proposal.shares),
+        summary=summary_of(proposal),
     )
 
 
@@ -154,18 +175,14 @@ def as_csv(proposal_id: int) -> Response:
 def division_json(proposal: Proposal) -> Response:
     """A proposal as a JSON download, by pseudonyms."""
     response = jsonify(period_exports.document(proposal))
-    response.headers["Content-Disposition"] = f'attachment; filename="{_file_name(proposal)}.json"'
+    response.headers["Content-Disposition"] = f'attachment; filename="{words.file_name(proposal)}.json"'
     return response
 
 
 def division_csv(proposal: Proposal) -> Response:
     """The same as CSV."""
     header, *rows = period_exports.csv_rows(proposal)
-    return csv_response(f"{_file_name(proposal)}.csv", header, rows)
-
-
-def _file_name(proposal: Proposal) -> str:
-    return f"division-{proposal.period.name}-{proposal.number}"
+    return csv_response(f"{words.file_name(proposal)}.csv", header, rows)
 
 
 @bp.get(f"{PERIOD}/what-if")
@@ -178,7 +195,7 @@ def ask(period_id: int) -> ResponseReturnValue:
         return _what_if_page(period, form)
     if not form.validate():
         return _what_if_page(period, form), 422
-    scenario = form.scenario(period.pools, period.claims)
+    scenario = form.scenario(period)
     if scenario is None:
         return _what_if_page(period, form), 422
     try:
@@ -195,14 +212,20 @@ def keep(period_id: int) -> ResponseReturnValue:
     """Keep a what-if under its name, beside the proposals."""
     period = _period(period_id)
     form = _form(period, request.form, csrf=True)
-    scenario = form.scenario(period.pools, period.claims) if form.validate() else None
+    scenario = form.scenario(period) if form.validate() else None
     if scenario is None:
+        return _what_if_page(period, form), 422
+    try:
+        # first, so that a name that will not do does not take the result off the page
+        comparison = what_if.what_if(db(), current_actor(), period, scenario)
+    except Invalid as error:
+        form.show(error)
         return _what_if_page(period, form), 422
     try:
         kept = what_if.keep(db(), current_actor(), period, scenario, form.name.data or "", now=utcnow())
     except Invalid as error:
         form.show(error)
-        return _what_if_page(period, form), 422
+        return _what_if_page(period, form, comparison), 422
     flash(gettext("Kept as “%(name)s”. It binds nobody.", name=kept.name), "success")
     return redirect(url_for("periods.show", period_id=period_id, proposal=kept.id), 303)
 
@@ -215,7 +238,9 @@ def _period(period_id: int) -> Period:
 
 def _form(period: Period, sent: Any, csrf: bool) -> WhatIfForm:
     titles: Mapping[str, str] = {pool.slug: words.pool_title(pool.slug) for pool in period.pools}
-    return what_if_form(period.pools, titles, sent, csrf)
+    form = what_if_form(period.pools, titles, sent, csrf)
+    form.show_caps(period)
+    return form
 
 
 def _what_if_page(period: Period, form: WhatIfForm, comparison: Comparison | None = None) -> str:

@@ -14,6 +14,7 @@ from allocator.models import Grant, Period, PeriodClaim, PeriodPlan, Quota
 from config.clock import utcnow
 from web import once
 from web import period_words as words
+from web.days import end_of, first_day, last_day, start_of
 from web.formats import number
 from web.identity import current_actor
 from web.period_forms import GiveBackForm, IfAskedForm, PlanForm
@@ -29,23 +30,23 @@ HOUR = 3600
 
 @bp.get(OF_PERIOD)
 def show(quota_id: int, period_id: int) -> ResponseReturnValue:
-    """Why the share is what it is, in plain words; `?request=`: what another would have brought."""
+    """Why the share is what it is, in plain words, and what half, or `?request=`, would have brought."""
     actor = current_actor()
     quota = booking_queries.find_quota(db(), actor, quota_id)
     period, grant = _grant(quota, period_id)
-    form = IfAskedForm(request.args if "request" in request.args else None, meta={"csrf": False})
-    answer = None
+    asked = "request" in request.args
+    form = IfAskedForm(request.args if asked else None, meta={"csrf": False})
     proposal = period_queries.published_proposal(db(), period)
-    if "request" in request.args and form.validate():
-        try:
-            answer = what_if.if_asked(db(), actor, period, quota, form.request.data or 0)
-        except Invalid as error:
-            form.show(error)
-    explained = None
+    explained, answer = None, None
     if proposal is not None and grant.claim_id is not None:
         explained = divisions.explain(proposal, claim_of(proposal, quota.id))
-        if form.request.data is None and not form.errors:
+        if not asked:
             form.request.data = explained.claim.request // 2
+        if not asked or form.validate():
+            try:
+                answer = what_if.if_asked(db(), actor, period, quota, form.request.data or 0)
+            except Invalid as error:
+                form.show(error)
     page = render_template(
         "periods/mine.html",
         quota=quota,
@@ -118,7 +119,17 @@ def plan(quota_id: int, period_id: int) -> ResponseReturnValue:
         return _plan_page(period, quota, form), 422
     wanted, least = form.request.data or 0, form.minimum.data or 0
     try:
-        period_plans.set_plan(db(), actor, period, quota, wanted, least, now=utcnow())
+        period_plans.set_plan(
+            db(),
+            actor,
+            period,
+            quota,
+            wanted,
+            least,
+            uses_from=start_of(form.uses_from.data) if form.uses_from.data else None,
+            uses_until=end_of(form.uses_until.data) if form.uses_until.data else None,
+            now=utcnow(),
+        )
     except Invalid as error:
         form.show(error)
         return _plan_page(period, quota, form), 422
@@ -132,6 +143,8 @@ def _fill(form: PlanForm, period: Period, quota: Quota) -> None:
     )
     if known is not None:
         form.request.data, form.minimum.data = known.request, known.minimum
+        form.uses_from.data = first_day(known.uses_from) if known.uses_from else None
+        form.uses_until.data = last_day(known.uses_until) if known.uses_until else None
         return
     form.request.data = db().scalar(
         select(PeriodClaim.request).where(

@@ -24,6 +24,7 @@ class Grant(Base):
     __table_args__ = (
         UniqueConstraint("period_id", "quota_id"),
         CheckConstraint("gpu_seconds >= 0", name="gpu_seconds_not_negative"),
+        CheckConstraint("claim_id IS NOT NULL OR gpu_seconds = 0", name="given_to_a_claim"),
     )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)

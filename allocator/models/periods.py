@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from allocator.models.grants import Grant
 
 HOUR = 3600
+# "all" but for refresh-expire: a step of the period would have every claim read anew, one by one
+OWNED = "save-update, merge, delete, delete-orphan"
 Documents = JSON().with_variant(JSONB, "postgresql")
 
 
@@ -96,10 +98,10 @@ class Period(Base):
     opened_by: Mapped[Person | None] = relationship(foreign_keys=[opened_by_id])
     published_by: Mapped[Person | None] = relationship(foreign_keys=[published_by_id])
     pools: Mapped[list["PeriodPool"]] = relationship(
-        back_populates="period", order_by="PeriodPool.position", cascade="all, delete-orphan"
+        back_populates="period", order_by="PeriodPool.position", cascade=OWNED
     )
     claims: Mapped[list["PeriodClaim"]] = relationship(
-        back_populates="period", order_by="PeriodClaim.id", cascade="all, delete-orphan"
+        back_populates="period", order_by="PeriodClaim.id", cascade=OWNED
     )
     proposals: Mapped[list["Proposal"]] = relationship(back_populates="period", order_by="Proposal.number")
     grants: Mapped[list["Grant"]] = relationship(back_populates="period", order_by="Grant.id")
@@ -129,12 +131,17 @@ class PeriodPool(Base):
 
 
 class PeriodPlan(Base):
-    """What the holder of a quota plans for a period: the request, and the least that would be of use."""
+    """What the holder of a quota plans for a period: the request, and the least that would be of use.
+
+    The hours are to be used in [uses_from, uses_until), evenly; left out, from the period's beginning or to
+    its end.
+    """
 
     __tablename__ = "period_plans"
     __table_args__ = (
         UniqueConstraint("period_id", "quota_id"),
         CheckConstraint("request >= 0 AND minimum >= 0 AND minimum <= request", name="minimum_in_request"),
+        CheckConstraint("uses_from < uses_until", name="days_in_order"),
     )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
@@ -142,6 +149,8 @@ class PeriodPlan(Base):
     quota_id: Mapped[int] = mapped_column(ForeignKey("quotas.id"), index=True)
     request: Mapped[int] = mapped_column(BigInteger)
     minimum: Mapped[int] = mapped_column(BigInteger, default=0)
+    uses_from: Mapped[datetime | None]
+    uses_until: Mapped[datetime | None]
     set_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id"), index=True)
     set_at: Mapped[datetime]
 
@@ -253,7 +262,8 @@ class ProposalShare(Base):
     is_set_aside: Mapped[bool] = mapped_column(default=False)
 
     proposal: Mapped[Proposal] = relationship(back_populates="shares")
-    claim: Mapped[PeriodClaim] = relationship()
+    # a share is nothing without its claim: one query brings both, however many there are
+    claim: Mapped[PeriodClaim] = relationship(lazy="joined", innerjoin=True)
 
 
 class Adjustment(Base):

@@ -3,7 +3,7 @@
 `load_policy(path)` reads `config/policy.toml` or the site's own file, `Policy` answers questions about it.
 """
 
-from allocator.policy.difference import Change, differences
+from allocator.policy.difference import Change, differences, document_differences
 from allocator.policy.errors import PolicyError, PolicyFault, PolicyGap
 from allocator.policy.loading import load_policy, policy_of
 from allocator.policy.policy import Policy, Price, Weight
@@ -17,6 +17,7 @@ from allocator.policy.rules import (
     DecisionPath,
     Funding,
     FundingMode,
+    GpuType,
     Identity,
     MeritBand,
     PeriodLength,
@@ -43,6 +44,7 @@ __all__ = [
     "DecisionPath",
     "Funding",
     "FundingMode",
+    "GpuType",
     "Identity",
     "MeritBand",
     "PeriodLength",
@@ -63,6 +65,7 @@ __all__ = [
     "UseStep",
     "Weight",
     "differences",
+    "document_differences",
     "load_policy",
     "policy_of",
 ]

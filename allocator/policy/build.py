@@ -34,6 +34,13 @@ def build(root: Table, version: str, sha256: str, canonical: str) -> Policy:
         bodies=tuple(_body(slug, table) for slug, table in root.named("bodies")),
         applications=_applications(root.table("applications")),
         bookings=_bookings(root.table("bookings")),
+        # versions that were recorded before this section existed must stay readable
+        gpu_types=tuple(
+            sorted(
+                (_gpu_type(slug, table) for slug, table in root.optional_named("gpu_types")),
+                key=lambda found: found.slug,
+            )
+        ),
     )
     merit.done()
     root.done()
@@ -47,6 +54,8 @@ def _periods(table: Table) -> rules.PeriodRules:
         reserve_percent=table.percent("reserve_percent"),
         proposal_days=table.whole("proposal_days", 0, 90),
         publication_days=table.whole("publication_days", 0, 90),
+        # Versions recorded before this key was known still have to be read.
+        open_days=table.optional_whole("open_days", 0, 90) or 0,
     )
     table.done()
     return found
@@ -183,6 +192,12 @@ def _body(slug: str, table: Table) -> rules.Body:
     body = rules.Body(slug, table.texts("title"))
     table.done()
     return body
+
+
+def _gpu_type(slug: str, table: Table) -> rules.GpuType:
+    found = rules.GpuType(slug, tflops=table.whole("tflops", 1, 1_000_000))
+    table.done()
+    return found
 
 
 def _applications(table: Table) -> rules.ApplicationLimits:

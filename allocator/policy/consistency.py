@@ -119,6 +119,8 @@ def _steps_fall(policy: Policy, faults: Faults) -> None:
 def _the_proposal_comes_first(policy: Policy, faults: Faults) -> None:
     if policy.periods.proposal_days < policy.periods.publication_days:
         faults.add(("periods", "proposal_days"), "must not be less than publication_days")
+    if 0 < policy.periods.open_days < policy.periods.proposal_days:
+        faults.add(("periods", "open_days"), "must not be less than proposal_days, or 0")
 
 
 def _lengths_in_order(policy: Policy, faults: Faults) -> None:

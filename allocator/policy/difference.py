@@ -30,13 +30,19 @@ class Change:
 
 def differences(old: Policy, new: Policy) -> list[Change]:
     """Every key that is not the same, in the order of the new policy; what has gone stands last."""
-    before, after = _flat(old), _flat(new)
+    return document_differences(old.document(), new.document())
+
+
+def document_differences(old: str, new: str) -> list[Change]:
+    """The same for recorded documents, which need not be policies to the program of today."""
+    older, newer = json.loads(old), json.loads(new)
+    before, after = _flat(older), _flat(newer)
     keys = [*after, *(key for key in before if key not in after)]
     changes = [Change(key, before.get(key), after.get(key)) for key in keys]
-    return [*_moved(old, new), *(change for change in changes if change.before != change.after)]
+    return [*_moved(older, newer), *(change for change in changes if change.before != change.after)]
 
 
-def _moved(old: Policy, new: Policy) -> Iterator[Change]:
+def _moved(old: Any, new: Any) -> Iterator[Change]:
     """Entries whose order is content and is another one now; what came or went is told anyway."""
     for path in sorted(ORDERED):
         before, after = _names(old, path), _names(new, path)
@@ -46,19 +52,18 @@ def _moved(old: Policy, new: Policy) -> Iterator[Change]:
             yield Change(f"{dotted(path)} (order)", ", ".join(kept), ", ".join(now))
 
 
-def _names(policy: Policy, path: KeyPath) -> list[str]:
-    value = json.loads(policy.document())
+def _names(document: Any, path: KeyPath) -> list[str]:
     for key in path:
-        value = value[key]
-    return list(value)
+        document = document.get(key, {})
+    return list(document)
 
 
-def _flat(policy: Policy) -> dict[str, str]:
-    return {dotted(path): json.dumps(value, ensure_ascii=False) for path, value in _leaves(policy)}
+def _flat(document: Any) -> dict[str, str]:
+    return {dotted(path): json.dumps(value, ensure_ascii=False) for path, value in _leaves(document)}
 
 
-def _leaves(policy: Policy) -> Iterator[tuple[KeyPath, Any]]:
-    waiting: list[tuple[KeyPath, Any]] = [((), json.loads(policy.document()))]
+def _leaves(document: Any) -> Iterator[tuple[KeyPath, Any]]:
+    waiting: list[tuple[KeyPath, Any]] = [((), document)]
     while waiting:
         path, value = waiting.pop()
         if isinstance(value, dict):

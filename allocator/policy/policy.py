@@ -17,6 +17,7 @@ from allocator.policy.rules import (
     CreditRules,
     DecisionPath,
     FundingMode,
+    GpuType,
     MeritBand,
     PeriodRules,
     PoolRules,
@@ -103,6 +104,7 @@ class Policy:
     bodies: tuple[Body, ...]
     applications: ApplicationLimits
     bookings: BookingRules
+    gpu_types: tuple[GpuType, ...] = ()
 
     def document(self) -> str:
         """The whole policy as canonical JSON: `policy_of()` makes the same policy of it."""
@@ -125,6 +127,11 @@ class Policy:
 
     def tier(self, slug: str) -> Tier | None:
         return _find(self.tiers, slug)
+
+    def petaflops_hours(self, gpu_type: str, gpu_hours: int) -> Fraction | None:
+        """What so many GPU-hours of a type could compute; None for a type whose speed is not set."""
+        known = _find(self.gpu_types, gpu_type.lower())
+        return Fraction(gpu_hours * known.tflops, 1000) if known else None
 
     def sector_of(self, activity_code: str | None) -> Sector | None:
         """The priority sector of an OKED code, or None; the longest prefix that fits decides."""

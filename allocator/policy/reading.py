@@ -22,6 +22,8 @@ from config.i18n import LANGUAGES
 E = TypeVar("E", bound=StrEnum)
 SLUG = re.compile(r"[a-z][a-z0-9_]{0,39}")
 FACTOR = re.compile(r"\d{1,6}(/[1-9]\d{0,5}|\.\d{1,6})?")
+# Pages, letters and PostgreSQL each stumble over some of these; lines may break.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029]")
 MOST = 10**12  # beyond this a number is a slip of the finger
 
 
@@ -188,6 +190,10 @@ class Table:
                 parent.fault(name, "must be a short name of lower-case Latin letters, digits and _")
             yield name, parent.table(name)
 
+    def optional_named(self, key: str) -> Iterator[tuple[str, Table]]:
+        """The same where the whole section may be left out."""
+        return iter(()) if self._optional(key) is None else self.named(key)
+
     def rows(self, key: str) -> Iterator[Table]:
         """The tables of a list."""
         value = self._required(key)
@@ -239,6 +245,8 @@ class Table:
         value = self._required(key)
         if value is not None and not (isinstance(value, str) and value.strip()):
             self.fault(key, "must be a text that is not empty")
+        elif value is not None and CONTROL.search(value):
+            self.fault(key, "must not have control characters in it")
         return value if isinstance(value, str) else ""
 
 

@@ -164,6 +164,7 @@ class PeriodRules:
 
     Shares are whole multiples of ``unit_hours`` GPU-hours; ``reserve_percent`` stays for late approvals and
     outages. A proposal is due ``proposal_days`` before the period begins, publication ``publication_days``.
+    The draft is opened by itself ``open_days`` before; 0 leaves that to people.
     """
 
     length: PeriodLength
@@ -171,6 +172,15 @@ class PeriodRules:
     reserve_percent: int
     proposal_days: int
     publication_days: int
+    open_days: int
+
+
+@dataclass(frozen=True)
+class GpuType:
+    """What one GPU of a type (Slurm's name) can do, in TFLOPS: only shown, nothing is divided by it."""
+
+    slug: str
+    tflops: int
 
 
 @dataclass(frozen=True)

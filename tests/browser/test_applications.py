@@ -147,7 +147,7 @@ def test_applying_and_deciding_by_hand(browser: Browser, desk: Desk, javascript:
         page.get_by_role("button", name="See what this will do").click()
         page.get_by_text("Give the reason").first.wait_for()
         page.get_by_label("GPU-hours approved").fill("2 000,5")
-        page.get_by_label("Reason").fill("Nights are enough.")
+        page.get_by_label("Reason", exact=True).fill("Nights are enough.")
         page.get_by_role("button", name="See what this will do").click()
         page.get_by_role("heading", name="Approve fewer hours?").wait_for()
         if javascript:

@@ -17,7 +17,7 @@ from allocator.models import Person
 from config.settings import Settings
 from tests.browser.harness import LiveSite, check_axe, check_width, serve, shoot, visit
 from tests.browsing import sign_in
-from tests.period_pages import make_scene
+from tests.period_pages import POLICY, make_scene
 from web.app import create_app
 from web.session import DATABASE
 
@@ -45,6 +45,9 @@ PAGES = {
     "set-aside": "/quotas/{aside}/periods/{period}?",
     "fairness": "/fairness?",
     "result": "/fairness/{period}?",
+    "rules": "/policy?",
+    "versions": "/policy/versions?",
+    "version": f"/policy/versions/{POLICY.version}?",
 }
 OF_APPLICANT = {
     "give-back": "/quotas/{own}/periods/{period}/give-back?",

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from fractions import Fraction
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from allocator.fairshare import BadDivision, Claim, Division, Outcome, Pool, PoolBound, divide, recompute
-from tests.fairshare_cases import WEIGHTS, Case, cases, cases_with_one, shuffled, useful
+from allocator.fairshare import (
+    BadDivision,
+    Claim,
+    Division,
+    Outcome,
+    Pool,
+    PoolBound,
+    check_division,
+    divide,
+    document,
+    recompute,
+)
+from tests.fairshare_cases import WEIGHTS, Case, cases, cases_with_one, pressed_cases, shuffled, useful
 
 often = settings(max_examples=max(500, settings.default.max_examples if settings.default else 0))
 
 
 def kept(case: Case, division: Division) -> list[Claim]:
-    return [claim for claim in case.claims if claim.id not in division.set_aside]
+    """Claims that the level serves: not those set aside, nor those whose share a person fixed."""
+    return [
+        claim for claim in case.claims if claim.id not in division.set_aside and claim.id not in case.fixed
+    ]
 
 
 def no_more_than_the_capacity_and_nobody_more_than_asked(case: Case, division: Division) -> None:
@@ -38,6 +53,8 @@ def guarantees_caps_and_minimums_hold(case: Case, division: Division) -> None:
 
 def nothing_is_left_while_anyone_may_have_it(case: Case, division: Division) -> None:
     for claim in case.claims if division.idle else ():
+        if claim.id in case.fixed:
+            continue
         pool = division.pools[claim.pool]
         room = division.idle if pool.cap is None else min(division.idle, pool.cap - pool.amount)
         if division.shares[claim.id] < claim.request and room:
@@ -58,7 +75,8 @@ def everyone_kept_has_at_least_its_part_by_weight(case: Case, division: Division
     for claim in kept(case, division):
         pool = division.pools[claim.pool]
         whole = sum(Fraction(one.weight) for one in kept(case, division) if one.pool == claim.pool)
-        assert division.shares[claim.id] + 1 > min(Fraction(claim.request), pool.exact * claim.weight / whole)
+        part = (pool.exact - pool.fixed) * claim.weight / whole
+        assert division.shares[claim.id] + 1 > min(Fraction(claim.request), part)
 
 
 def loans_balance(case: Case, division: Division) -> None:
@@ -206,3 +224,30 @@ def test_what_a_person_fixed_stands_and_the_rest_is_fair_around_it(
     plain = [replace(one, minimum=0) for one in others]
     rest = divide(pool.amount - hours - pool.remainder, [Pool(claim.pool)], plain, period="x")
     assert all(abs(rest.shares[one.id] - fixed.shares[one.id]) <= 1 for one in others)
+
+
+def divided(case: Case) -> Division:
+    """The division, of cases that are not refused."""
+    try:
+        return case.divide()
+    except BadDivision:
+        assume(False)
+        raise
+
+
+@often
+@given(pressed_cases(), st.integers(0, 99))
+def test_fixed_shares_that_press_on_guarantees_break_no_promise(case: Case, seed: int) -> None:
+    division = divided(case)
+    assert {id: division.shares[id] for id in case.fixed} == case.fixed
+    assert shuffled(case, random.Random(seed)).divide() == division
+    for promise in PROMISES:
+        promise(case, division)
+    for claim in case.claims:
+        assert recompute(division.explain(claim.id)) == division.shares[claim.id]
+
+
+@often
+@given(pressed_cases())
+def test_the_outsiders_checker_agrees_whatever_is_drawn(case: Case) -> None:
+    assert check_division.differences(json.loads(json.dumps(document(divided(case))))) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from dataclasses import FrozenInstanceError
 from decimal import Decimal
@@ -21,6 +22,7 @@ from allocator.policy import (
     PolicyError,
     PolicyGap,
     differences,
+    document_differences,
     load_policy,
     policy_of,
 )
@@ -54,6 +56,15 @@ def line_with(path: Path, text: str) -> int:
 
 # what is replaced, by what; on which line (a piece of it) the fault is told; the key; a piece of the message
 WRONG = [
+    ("tflops = 312", "tflops = 0", "tflops = 0", "gpu_types.a100.tflops", "between 1 and"),
+    ("tflops = 312", "flops = 312", "[gpu_types.a100]", "gpu_types.a100.tflops", "is missing"),
+    (
+        'title.en = "Energy"',
+        'title.en = "En\\u0000ergy"',
+        "En",
+        "sectors.energy.title.en",
+        "control characters",
+    ),
     ("max_team = 50", "max_team = '50'", "max_team", "applications.max_team", "whole number"),
     ("max_team = 50", "max_team = true", "max_team", "applications.max_team", "whole number"),
     ("max_team = 50", "max_team = -1", "max_team", "applications.max_team", "between 0 and 1000"),
@@ -173,6 +184,8 @@ WRONG = [
         "periods.proposal_days",
         "less than publication_days",
     ),
+    ("open_days = 20", "open_days = 9", "open_days = 9", "periods.open_days", "less than proposal_days"),
+    ("open_days = 20", "open_days = 91", "open_days", "periods.open_days", "between 0 and 90"),
     ('length = "month"', 'length = "year"', '"year"', "periods.length", "must be one of month"),
     ("max_days = 28", "max_days = 400", "max_days = 400", "bookings.max_days", "between 1 and 366"),
     ("min_minutes = 60", "min_minutes = 90", "min_minutes = 90", "bookings.min_minutes", "a multiple of"),
@@ -198,6 +211,21 @@ def test_a_fault_names_its_line_and_key(
     assert message in found[0]
     if place:
         assert found[0].startswith(f"rules.toml:{line_with(path, place)}: ")
+
+
+def test_whatever_key_is_broken_its_line_is_told(tmp_path: Path) -> None:
+    """Each key of the shipped policy in turn gets a value that nothing may have."""
+    lines = SHIPPED.splitlines()
+    keys = [
+        (place, line.split(" = ")[0]) for place, line in enumerate(lines) if re.match(r"[a-z][\w.]* = ", line)
+    ]
+    # a list over several lines would break off
+    keys = [(place, key) for place, key in keys if not lines[place].endswith("[")]
+    assert len(keys) > 200
+    path = tmp_path / "rules.toml"
+    for place, key in keys:
+        path.write_text("\n".join([*lines[:place], f"{key} = [[]]", *lines[place + 1 :]]), encoding="utf-8")
+        assert any(f":{place + 1}: " in fault and key in fault for fault in faults(path)), key
 
 
 def test_every_fault_is_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
@@ -253,6 +281,21 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 # --- versions and documents
+
+
+def test_hours_of_several_gpu_types_can_be_seen_side_by_side() -> None:
+    assert POLICY.petaflops_hours("H200", 1_000) == 989
+    assert POLICY.petaflops_hours("a100", 1) == Fraction(312, 1000)
+    assert POLICY.petaflops_hours("unknown", 1_000) is None
+
+
+def test_versions_from_before_a_section_stay_readable() -> None:
+    document = json.loads(POLICY.document())
+    del document["gpu_types"]
+    old = policy_of(json.dumps(document))
+    assert old.gpu_types == ()
+    [gone, *_] = document_differences(old.document(), POLICY.document())
+    assert (gone.before, gone.key.startswith("gpu_types.")) == (None, True)
 
 
 def test_the_document_makes_the_same_policy_again() -> None:

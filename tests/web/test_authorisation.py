@@ -28,7 +28,7 @@ from tests import calendars, factories
 from tests.browsing import Site, sign_in
 from tests.conftest import TEST_SECRET
 from tests.outage_pages import make_outage_scene
-from tests.period_pages import make_scene
+from tests.period_pages import POLICY, make_scene
 from web.app import create_app
 
 PERSONAS = ("visitor", "owner", "member", "stranger", "operator", "council", "auditor", "admin")
@@ -49,6 +49,10 @@ TABLE: Mapping[tuple[str, str], str] = {
     ("GET", "/language/ru"): "yyyyyyyy",
     ("GET", "/policy"): "yyyyyyyy",
     ("GET", "/policy.json"): "yyyyyyyy",
+    ("GET", "/policy/versions"): "yyyyyyyy",
+    ("GET", f"/policy/versions/{POLICY.version}"): "yyyyyyyy",
+    ("GET", f"/policy/versions/{POLICY.version}/policy.json"): "yyyyyyyy",
+    ("GET", "/policy/versions/nonsense"): "nnnnnnnn",
     ("GET", "/clusters"): "yyyyyyyy",
     ("GET", "/clusters/alem"): "ixxxyxyy",
     # accounts
@@ -174,6 +178,8 @@ TABLE: Mapping[tuple[str, str], str] = {
     ("POST", "/proposals/{proposal}/shares/{claimed}/adjust"): "innnyxxx",
     ("GET", "/proposals/{proposal}/publish"): "innnyxxx",
     ("POST", "/proposals/{proposal}/publish"): "innnxxxx",
+    ("GET", "/proposals/{proposal}/shares.csv"): "innnyyyy",
+    ("GET", "/periods/{period}/grants.csv"): "innnyyyy",
     ("GET", "/proposals/{proposal}/division.json"): "innnyyyy",
     ("GET", "/proposals/{proposal}/division.csv"): "innnyyyy",
     ("GET", "/quotas/{own}/periods/{period}"): "iynnyyyn",

@@ -111,7 +111,42 @@ FORMS: Mapping[tuple[str, str], Mapping[str, str]] = {
         "reason": "The purpose does not need this much.",
         "version": "1",
         "login_{owner}": "dana",
+        "merit_band": "strong",
+        "merit_reason": "A clear plan.",
         **DAYS,
+    },
+    ("operator", "/periods/open"): {
+        "hardware": "shares/h200",
+        "first": "2032-01-01",
+        "last": "2032-01-31",
+        "maintenance": "111",
+        "reserve": "222",
+    },
+    ("operator", "/periods/{proposed}/discard"): {"reason": "Opened by mistake.", "version": "2"},
+    ("operator", "/periods/{proposed}/what-if"): {
+        "capacity": "9000",
+        "science_percent": "21",
+        "science_cap": "41",
+        "science_weight": "25/16",
+        "quota": "{own}",
+        "weight": "3/2",
+        "request": "333",
+        "name": "A smaller one",
+    },
+    ("operator", "/periods/{period}/reserve/{late}"): {"gpu_hours": "11", "reason": "Approved late."},
+    ("operator", "/reclaims/{reclaim}/drop"): {"reason": "The data come a week later."},
+    ("operator", "/proposals/{proposal}/shares/{claimed}/adjust"): {
+        "hours": "400",
+        "reason": "The data come a week later.",
+        "confirmed": "yes",
+    },
+    ("operator", "/proposals/{proposal}/publish"): {"version": "2"},
+    ("owner", "/quotas/{own}/periods/{period}/give-back"): {"gpu_hours": "11", "reason": "Done earlier."},
+    ("owner", "/quotas/{own}/periods/{plannable}/plan"): {
+        "request": "333",
+        "minimum": "111",
+        "uses_from": "2027-01-05",
+        "uses_until": "2027-01-20",
     },
     ("owner", "/quotas/{quota}/members"): {"email": "new@example.kz"},
     ("owner", "/quotas/{quota}/book"): {
@@ -231,8 +266,13 @@ BUTTONS = {
     "/nodes/{node}/stay",
     "/people/{member}/enable",
     "/people/{operator}/roles/operator/revoke",
+    "/periods/{plannable}/collect",
+    "/periods/{proposed}/propose",
+    "/periods/{period}/redivide",
+    "/reclaims/{reclaim}/confirm",
 }
-SECRET = re.compile("password")
+# What a page does not show again: passwords, and what is the value of a button.
+NOT_SHOWN = re.compile("password|confirmed")
 QUERIES = (
     "page=-1",
     "page=" + "9" * 30,
@@ -262,6 +302,10 @@ QUERIES = (
     "ends_at=%00&starts_at=x&version=-1",
     "hours=1&nodes=1&gpus_per_node=8&weekdays=9&start=25:00&first_day=9999-12-31&last_day=0001-01-01",
     "hours=1&nodes=1&gpus_per_node=8&weekdays=1&start=10:00&first_day=2026-12-01&last_day=2199-12-31",
+    "capacity=1e400&quota=-1&weight=0/0&request=NaN&science_percent=%00&science_cap=-1&science_weight=1/0",
+    "capacity=0&quota=%D9%A3&weight=-1/2&request=" + "9" * 30,
+    "capacity=999999999&science_percent=101&science_cap=0&citizens_weight=0",
+    "a=%D9%A3&b=" + "9" * 30 + "&proposal=%FF&hardware=%00&request=",
     "next=//evil.example&lang=xx&check=%00&from=" + "9" * 30,
 )
 
@@ -297,7 +341,7 @@ def check(answer: TestResponse, kept: Mapping[str, str], what: str) -> None:
         return
     assert 'class="errors"' in answer.text, what
     for name, value in kept.items():
-        if value and not SECRET.search(name):
+        if value and not NOT_SHOWN.search(name):
             assert escape(value) in answer.text, f"{what}: {name} is lost"
 
 

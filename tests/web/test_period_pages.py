@@ -148,6 +148,9 @@ def test_giving_back_and_planning(told: Told) -> None:
     plan = told.path("/quotas/{own}/periods/{plannable}/plan")
     assert submit(told.applicant, plan, {"request": "300", "minimum": "301"}).status_code == 422
     assert submit(told.applicant, plan, {"request": "300", "minimum": ""}).status_code == 303
+    outside = {"request": "300", "minimum": "", "uses_from": "2020-01-01", "uses_until": ""}
+    answer = submit(told.applicant, plan, outside)
+    assert (answer.status_code, "This day is not in the period." in answer.text) == (422, True)
     assert 'value="300"' in told.applicant.get(plan).text
 
 

@@ -32,8 +32,19 @@ FROZEN = (
     "collected_at",
 )
 APPEND_ONLY = ("proposal_shares", "adjustments", "grants", "grant_changes", "credits", "policy_versions")
-INPUTS = ("period_claims", "period_pools")
+INPUTS = ("period_claims", "period_plans", "period_pools")
 RESULTS = ("proposal_shares", "adjustments")
+# What SQLite's INSERT OR REPLACE would overwrite: no trigger on DELETE fires for it.
+KEYS = {
+    "periods": ("id", "name"),
+    "proposals": ("id", "period_id, number"),
+    "proposal_shares": ("id", "proposal_id, claim_id"),
+    "adjustments": ("id", "proposal_id, claim_id"),
+    "grants": ("id", "period_id, quota_id"),
+    "grant_changes": ("id",),
+    "credits": ("id",),
+    "policy_versions": ("id", "version", "sha256"),
+}
 
 SQLITE_OVERLAP = """
 CREATE TRIGGER periods_overlap_{name} BEFORE {event} ON periods
@@ -62,7 +73,11 @@ BEGIN
         IF OLD.state = 'draft' THEN RETURN OLD; END IF;
         RAISE EXCEPTION 'a period is kept as it was';
     END IF;
-    IF OLD.state <> 'draft' AND to_jsonb(NEW) - steps <> to_jsonb(OLD) - steps THEN
+    IF TG_OP = 'INSERT' THEN
+        IF NEW.state = 'draft' THEN RETURN NEW; END IF;
+        RAISE EXCEPTION 'a period is kept as it was';
+    END IF;
+    IF OLD.state <> 'draft' AND (NEW.state = 'draft' OR to_jsonb(NEW) - steps <> to_jsonb(OLD) - steps) THEN
         RAISE EXCEPTION 'a period is kept as it was';
     END IF;
     steps := ARRAY['state', 'version', 'closed_at'];
@@ -126,9 +141,15 @@ def _guard_sqlite() -> None:
     _refuse(
         "periods",
         "UPDATE",
-        f"WHEN (OLD.state <> 'draft' AND ({changed})) OR ({over} AND (NOT ({closing}) OR {published}))",
+        f"WHEN (OLD.state <> 'draft' AND (NEW.state = 'draft' OR {changed}))"
+        f" OR ({over} AND (NOT ({closing}) OR {published}))",
         kept,
     )
+    _refuse("periods", "INSERT", "WHEN NEW.state <> 'draft'", kept)
+    for table, keys in KEYS.items():
+        same = " OR ".join(f"({key}) = ({_new(key)})" for key in keys)
+        again = f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {same})"  # noqa: S608 - names from above
+        _refuse(table, "INSERT", again, f"{table} are append-only", "again")
     _refuse("periods", "DELETE", "WHEN OLD.state <> 'draft'", kept)
     inputs = "WHEN EXISTS (SELECT 1 FROM periods WHERE state <> 'draft' AND {0})"
     for table in INPUTS:
@@ -162,8 +183,12 @@ def _guard_sqlite() -> None:
         _refuse(table, "INSERT", late, "a proposal is kept as it was")
 
 
-def _refuse(table: str, event: str, when: str, message: str) -> None:
-    name = event.lower()
+def _new(key: str) -> str:
+    return ", ".join(f"NEW.{column}" for column in key.split(", "))
+
+
+def _refuse(table: str, event: str, when: str, message: str, name: str = "") -> None:
+    name = name or event.lower()
     op.execute(SQLITE_REFUSE.format(table=table, name=name, event=event, when=when, message=message))
 
 
@@ -176,6 +201,7 @@ def _guard_postgresql() -> None:
     )
     for table in APPEND_ONLY:
         _guard(table, "append_only", "UPDATE OR DELETE", "refuse_change")
+    for table in (*APPEND_ONLY, *INPUTS, "periods", "proposals"):
         op.execute(
             f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} "
             "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
@@ -184,7 +210,7 @@ def _guard_postgresql() -> None:
         _guard(table, "kept", "INSERT OR UPDATE OR DELETE", "keep_inputs")
     for table in RESULTS:
         _guard(table, "kept", "INSERT", "keep_results")
-    _guard("periods", "kept", "UPDATE OR DELETE", "keep_period")
+    _guard("periods", "kept", "INSERT OR UPDATE OR DELETE", "keep_period")
     _guard("proposals", "kept", "UPDATE OR DELETE", "keep_proposal")
 
 
@@ -440,12 +466,15 @@ def _tables() -> None:
         sa.Column("quota_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("request", sa.BigInteger(), nullable=False),
         sa.Column("minimum", sa.BigInteger(), nullable=False),
+        sa.Column("uses_from", UtcDateTime(), nullable=True),
+        sa.Column("uses_until", UtcDateTime(), nullable=True),
         sa.Column("set_by_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("set_at", UtcDateTime(), nullable=False),
         sa.CheckConstraint(
             "request >= 0 AND minimum >= 0 AND minimum <= request",
             name=op.f("ck_period_plans_minimum_in_request"),
         ),
+        sa.CheckConstraint("uses_from < uses_until", name=op.f("ck_period_plans_days_in_order")),
         sa.ForeignKeyConstraint(
             ["period_id"], ["periods.id"], name=op.f("fk_period_plans_period_id_periods")
         ),
@@ -491,6 +520,9 @@ def _tables() -> None:
         sa.Column("gpu_seconds", sa.BigInteger(), nullable=False),
         sa.Column("granted_at", UtcDateTime(), nullable=False),
         sa.CheckConstraint("gpu_seconds >= 0", name=op.f("ck_grants_gpu_seconds_not_negative")),
+        sa.CheckConstraint(
+            "claim_id IS NOT NULL OR gpu_seconds = 0", name=op.f("ck_grants_given_to_a_claim")
+        ),
         sa.ForeignKeyConstraint(
             ["claim_id"], ["period_claims.id"], name=op.f("fk_grants_claim_id_period_claims")
         ),
