@@ -40,9 +40,6 @@ class Search:
     def run(self, *, seconds: float, iterations: int | None) -> Plan:
         self._start()
         mean = self.books.value.mean() if len(self.demand) else 0.0
-        expected = seconds * TURNS_A_SECOND if iterations is None else iterations
-        each = expected / max(1, len(self.demand))
-        hot = min(HOTTEST, max(COOLEST, COOLEST * (each / 40) ** 3))
         while len(self.demand):
             past = time.perf_counter() - self.began
             done = (
@@ -51,8 +48,19 @@ class Search:
             if done >= 1:
                 break
             turns = BATCH if iterations is None else min(BATCH, iterations - self.iterations)
-            self._batch(mean * hot * COOLING**-done, turns)
+            expected = iterations or self._expected(past, seconds)
+            self._batch(mean * self._heat(expected) * COOLING**-done, turns)
         return self._finish()
+
+    def _expected(self, past: float, seconds: float) -> float:
+        """How many turns there will be, going by those so far; a busy machine makes fewer."""
+        if self.iterations < 10 * BATCH:
+            return seconds * TURNS_A_SECOND
+        return self.iterations * (seconds - self.ready) / (past - self.ready)
+
+    def _heat(self, expected: float) -> float:
+        each = expected / len(self.demand)
+        return min(HOTTEST, max(COOLEST, COOLEST * (each / 40) ** 3))
 
     def _start(self) -> None:
         for j, pin in self.demand.pinned.items():
@@ -67,6 +75,7 @@ class Search:
         self.near = near_of(self.demand, self.books, self.board.start, WIDTH)
         self.value = self.best = value
         self.best_start, self.best_row = self.board.start.copy(), self.board.row.copy()
+        self.ready = time.perf_counter() - self.began
         self._note()
 
     def _batch(self, heat: float, turns: int) -> None:
