@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .board import Ground, books_of, chosen, ground_of
+from .board import Ground, board_of, books_of, chosen, ground_of
 from .demand import Asked, Demand
-from .kernels import pricing
+from .kernels import placing, pricing
 from .kernels.state import Books
 
 ROUNDS = 600
@@ -40,10 +40,19 @@ def dual(demand: Demand, books: Books, ground: Ground, rounds: int = ROUNDS) -> 
     highest = float(kept.value.sum())
     if not highest:
         return Bound(settled, np.zeros(demand.slots))
-    # A guess at the optimum is enough: it only sets the length of the steps.
     energy = float((kept.nodes.astype(np.int64) * kept.gpus * kept.duration).sum())
-    guess = 0.9 * highest * min(1.0, capacity.sum() / energy)
+    # A plan's value sets the length of the steps; a guess above the optimum would turn them round.
+    reached = _some_value(demand, books, ground, possible)
     price = np.full(demand.slots, highest / energy * min(1.0, energy / max(1.0, capacity.sum())))
-    value, price = pricing.descend(kept, capacity, price, guess, rounds, np.ones(1))
+    value, price = pricing.descend(kept, capacity, price, reached, rounds, np.ones(1))
     # No prices at all prove that nobody can have more than everything.
     return Bound(settled + min(value, highest), price)
+
+
+def _some_value(demand: Demand, books: Books, ground: Ground, possible: NDArray[np.bool_]) -> float:
+    """What a simple plan reaches: the greatest weight first, then the largest."""
+    board = board_of(demand, books, ground, 0)
+    order = np.lexsort((-books.value, -np.asarray(demand.weight)))
+    order = np.asarray(order[possible[order]], np.int32)
+    settled = float(books.value[board.start >= 0].sum())
+    return settled + placing.insert_all(books, board, order, placing.EARLIEST, np.zeros(demand.slots + 1))
