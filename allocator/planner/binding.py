@@ -24,7 +24,9 @@ def bind(
     and bookings pinned in the middle the sweep may fail for a few; those are tried again elsewhere.
     old: nodes that bookings had, kept where they can be.
     """
-    placed = np.flatnonzero(board.start >= 0)
+    named = [j for j, pin in demand.pinned.items() if pin.nodes]
+    # Those pinned by name are part of the ground already.
+    placed = np.setdiff1d(np.flatnonzero(board.start >= 0), named)
     whole = placed[books.gpus[placed] == GPUS_PER_NODE]
     parts = placed[books.gpus[placed] < GPUS_PER_NODE]
     order = np.lexsort((board.start[parts], board.row[parts]))

@@ -53,6 +53,6 @@ def _some_value(demand: Demand, books: Books, ground: Ground, possible: NDArray[
     """What a simple plan reaches: the greatest weight first, then the largest."""
     board = board_of(demand, books, ground, 0)
     order = np.lexsort((-books.value, -np.asarray(demand.weight)))
-    order = np.asarray(order[possible[order]], np.int32)
+    turn = np.ascontiguousarray(order[possible[order]], dtype=np.int32)
     settled = float(books.value[board.start >= 0].sum())
-    return settled + placing.insert_all(books, board, order, placing.EARLIEST, np.zeros(demand.slots + 1))
+    return settled + placing.insert_all(books, board, turn, placing.EARLIEST, np.zeros(demand.slots + 1))
