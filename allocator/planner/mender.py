@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .binding import bind, rescue, stay
 from .board import board_of, books_of, ground_of, guide_of, near_of
+from .calendar import Calendar
 from .demand import GPUS_PER_NODE, Demand, Pin
 from .kernels import mending
 from .kernels.filling import Guide, bring, new_memory, send
@@ -198,8 +199,9 @@ class Mender:
             Move(int(j), int(old.start[j]), int(start[j]), self._why(int(j)))
             for j in np.flatnonzero((old.start >= 0) & (start >= 0) & (start != old.start))
         )
+        ground = Calendar(self.demand.nodes_total, self.demand.slots, self.ground.base)
         drops = tuple(
-            Drop(int(j), int(old.start[j]), self.drops.get(int(j)) or self._why(int(j)))
+            Drop(int(j), int(old.start[j]), self.drops.get(int(j)) or self._why_dropped(int(j), ground))
             for j in np.flatnonzero((old.start >= 0) & (start < 0))
         )
         renamed = tuple(
@@ -214,6 +216,15 @@ class Mender:
             start, assigned, value, max(value, old.bound), old.price, (), 0, demand
         )  # fmt: skip
         return Variant(plan, moves, drops, renamed, time.perf_counter() - began)
+
+    def _why_dropped(self, j: int, ground: Calendar) -> Why:
+        """ground: what is left if nobody but the started were there."""
+        books = self.books
+        end = int(books.last[j] + books.duration[j])
+        opening = ground.earliest(
+            int(books.nodes[j]), int(books.gpus[j]), int(books.duration[j]), int(books.earliest[j]), end
+        )
+        return self._why(j) if opening else Why.WINDOW_GONE
 
     def _why(self, j: int) -> Why:
         return Why.NODES_GONE if j in self.displaced else Why.MADE_WAY

@@ -19,6 +19,7 @@ class Why(StrEnum):
 
     NODES_GONE = "nodes_gone"  # what it stood on is no longer there
     MADE_WAY = "made_way"  # so that another need not be dropped
+    WINDOW_GONE = "window_gone"  # nobody could place it: too few nodes are left all through its window
     INTERRUPTED = "interrupted"  # it had started and no other node can take its place
     CANCELLED = "cancelled"
 

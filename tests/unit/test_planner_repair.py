@@ -96,6 +96,18 @@ def test_a_started_booking_without_another_node_is_interrupted() -> None:
     assert [(drop.booking, drop.why) for drop in answer.first.drops] == [(0, Why.INTERRUPTED)]
 
 
+def test_who_has_no_window_left_is_told_so() -> None:
+    demand = demand_of(1, nodes=2, whole=True, seed=0)
+    demand = replace(
+        demand, nodes=np.array([2]), duration=np.array([20]), earliest=np.array([60]), latest=np.array([85])
+    )
+    old = plan(demand, seconds=60, iterations=10)
+    capacity = np.full((2, demand.slots), 8, np.int8)
+    capacity[:, 70:75] = 0
+    answer = repair(old, Change(NOW, capacity), seconds=60, iterations=10)
+    assert [drop.why for drop in answer.fewest_drops.drops] == [Why.WINDOW_GONE]
+
+
 def test_the_cancelled_are_dropped_as_such() -> None:
     old = before(2)
     later = int(np.flatnonzero(old.start > NOW)[0])
