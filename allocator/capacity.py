@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from allocator import events
 from allocator.actors import SYSTEM
+from allocator.booking.windows import Held, NodeFree, NodeHeld, free_during
 from allocator.locks import hold
 from allocator.models import Cluster, Node, NodeSlot, NodeState
 from allocator.sqltime import Window, overlap_seconds, window_table
-from allocator.windows import Held, NodeFree, NodeHeld, free_during
 
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 FOREVER = datetime(2200, 1, 1, tzinfo=UTC)

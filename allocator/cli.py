@@ -39,7 +39,7 @@ def add(email: str, name: str, roles: tuple[str, ...], locale: str, password_std
     """Without --password-stdin a password is made and shown once; as an argument everybody could read it."""
     from secrets import token_urlsafe
 
-    from allocator import administration
+    from allocator.accounts import administration
     from allocator.actors import SYSTEM
     from config.clock import utcnow
     from config.settings import load_settings
@@ -69,7 +69,7 @@ def add(email: str, name: str, roles: tuple[str, ...], locale: str, password_std
 @click.option("--revoke", multiple=True, type=ROLES, help="Take this role away.")
 def roles(email: str, grant: tuple[str, ...], revoke: tuple[str, ...]) -> None:
     """Prints the roles that the person has afterwards."""
-    from allocator import administration
+    from allocator.accounts import administration
     from allocator.actors import SYSTEM
     from config.clock import utcnow
 
@@ -87,7 +87,7 @@ def roles(email: str, grant: tuple[str, ...], revoke: tuple[str, ...]) -> None:
 @click.option("--find", default="", help="Only people whose name, address or login contains this.")
 def list_people(role: str | None, find: str) -> None:
     """One line a person, columns separated by tabs."""
-    from allocator import people
+    from allocator.accounts import people
     from allocator.actors import SYSTEM
     from allocator.models import Person
 
@@ -102,7 +102,7 @@ def list_people(role: str | None, find: str) -> None:
 @click.option("--reason", required=True, help="Stands in the record of events.")
 def disable(email: str, reason: str) -> None:
     """The account can be opened again on the pages for administrators."""
-    from allocator import administration
+    from allocator.accounts import administration
     from allocator.actors import SYSTEM
     from config.clock import utcnow
 
@@ -117,7 +117,7 @@ def disable(email: str, reason: str) -> None:
 @click.argument("login")
 def cluster_login(email: str, login: str) -> None:
     """The login must exist on the clusters; Kezek makes none."""
-    from allocator import people
+    from allocator.accounts import people
     from allocator.actors import SYSTEM
     from config.clock import utcnow
     from config.settings import load_settings
@@ -198,7 +198,7 @@ def _columns(person: Person) -> tuple[str, ...]:
 
 
 def _person(session: Session, email: str) -> Person:
-    from allocator import people
+    from allocator.accounts import people
     from allocator.errors import NotFound
     from config.i18n import N_
 

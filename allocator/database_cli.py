@@ -53,9 +53,9 @@ def load_(login: str | None) -> None:
     from sqlalchemy import select
 
     from allocator import demo as demonstration
+    from allocator.dividing.period_inputs import pseudonym_key
     from allocator.errors import Conflict
     from allocator.models import Cluster
-    from allocator.period_inputs import pseudonym_key
     from allocator.policy import load_policy
     from config.clock import utcnow
     from config.settings import load_settings

@@ -11,21 +11,15 @@ from decimal import Decimal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import (
-    administration,
-    applications,
-    bookings,
-    capacity,
-    decisions,
-    demo_periods,
-    organisations,
-    people,
-    states,
-)
+from allocator import capacity, demo_periods, states
+from allocator.accounts import administration, organisations, people
 from allocator.actors import SYSTEM, Actor, MembershipRole, Role
-from allocator.application_checks import Proposal
-from allocator.booking_checks import Ask
-from allocator.decisions import Verdict
+from allocator.applying import applications, decisions
+from allocator.applying.application_checks import Proposal
+from allocator.applying.decisions import Verdict
+from allocator.booking import bookings
+from allocator.booking.booking_checks import Ask
+from allocator.booking.windows import ceil
 from allocator.errors import Conflict
 from allocator.models import (
     Application,
@@ -39,7 +33,6 @@ from allocator.models import (
 )
 from allocator.policy import Policy
 from allocator.states import ReservationState
-from allocator.windows import ceil
 from config.i18n import N_
 
 PASSWORD = "kezek-demo-2026"  # noqa: S105 - printed for everybody; the demonstration listens on loopback only

@@ -10,17 +10,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from allocator import (
-    adjustments,
-    decisions,
-    grants,
-    periods,
-    publication,
-    what_if,
-)
-from allocator.decisions import Verdict
+from allocator.applying import decisions
+from allocator.applying.decisions import Verdict
+from allocator.booking.windows import ceil
+from allocator.dividing import adjustments, grants, periods, publication, what_if
 from allocator.models import Application, DecisionKind, Organisation, Period, Quota
-from allocator.windows import ceil
 
 if TYPE_CHECKING:
     from allocator.demo import Scene

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 from allocator import ledger
 from allocator.actors import Actor, Role
 from allocator.authorization import Action, may, own_quotas
-from allocator.grants import Room
+from allocator.dividing.grants import Room
 from allocator.ledger import Balance
 from allocator.models import Application, Booking, Cluster, Grant, Node, NodeState, Period, Quota
 from allocator.states import OPEN_BOOKINGS, ApplicationState, PeriodState, QuotaState

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from allocator import ledger
-from allocator.booking_checks import ALMATY
+from allocator.booking.booking_checks import ALMATY
 from allocator.models import Application, Quota
 from allocator.policy import Policy, Price
 

@@ -1,6 +1,6 @@
 """Reasons that people type: never missing where one is asked for, never longer than its column."""
 
-from allocator.application_checks import MAX_REASON, text_fault
+from allocator.applying.application_checks import MAX_REASON, text_fault
 from allocator.errors import Fault, Invalid
 from config.i18n import N_
 

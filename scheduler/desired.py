@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
-from allocator import period_limits
+from allocator.dividing import period_limits
 from allocator.models import Booking, Cluster, Node, NodeSlot, Person, Quota, QuotaMember
 from allocator.models import Reservation as ReservationRow
 from allocator.states import VOID_BOOKINGS, BookingState, QuotaState, ReservationState

@@ -6,10 +6,11 @@ from datetime import datetime
 
 from sqlalchemy import select, update
 
-from allocator import capacity, failures, problems
+from allocator import capacity, problems
 from allocator.db import Database
 from allocator.models import Cluster, NodeState
 from allocator.policy import BookingRules
+from allocator.upkeep import failures
 from config.settings import Settings
 from scheduler.clusters import base
 from scheduler.clusters.base import Capability, ClusterError, Health

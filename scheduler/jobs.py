@@ -17,11 +17,15 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import delete
 from sqlalchemy.exc import DBAPIError
 
-from allocator import bookings, no_shows, outages, period_opening, periods, quotas, reclaim, sign_in
+from allocator.accounts import sign_in
+from allocator.applying import quotas
+from allocator.booking import bookings, no_shows
 from allocator.db import Database
+from allocator.dividing import period_opening, periods, reclaim
+from allocator.dividing.period_inputs import pseudonym_key
 from allocator.models import SubmittedForm
-from allocator.period_inputs import pseudonym_key
 from allocator.policy import BookingRules, Policy, load_policy
+from allocator.upkeep import outages
 from config.clock import utcnow
 from config.errors import KezekError
 from config.i18n import N_

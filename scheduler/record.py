@@ -11,8 +11,9 @@ from typing import TypeVar
 from sqlalchemy import or_, update
 from sqlalchemy.orm import Session
 
-from allocator import booking_letters, events, problems, states
+from allocator import events, problems, states
 from allocator.actors import SYSTEM
+from allocator.booking import booking_letters
 from allocator.db import Database
 from allocator.models import Booking, Quota
 from allocator.models import Reservation as ReservationRow

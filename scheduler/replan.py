@@ -13,12 +13,12 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import cascade, flexible, plan_search, planning, replanning, waitlist
+from allocator.booking import cascade, flexible, plan_search, planning, replanning, waitlist
+from allocator.booking.plan_search import Solution
+from allocator.booking.planning import Picture
 from allocator.db import Database
 from allocator.errors import Stale
 from allocator.models import Cluster
-from allocator.plan_search import Solution
-from allocator.planning import Picture
 from allocator.policy import BookingRules
 from scheduler.apply import GoOn
 

@@ -14,9 +14,9 @@ from flask.testing import FlaskClient
 from sqlalchemy.orm import Session
 from werkzeug.test import TestResponse
 
+from allocator.accounts.tokens import new_token, token_hash
 from allocator.db import Database
 from allocator.models import Person, SignInSession
-from allocator.tokens import new_token, token_hash
 from config.clock import utcnow
 from web.session import DATABASE
 

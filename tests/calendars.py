@@ -7,6 +7,7 @@ from datetime import date, datetime, timedelta
 
 from sqlalchemy.orm import Session
 
+from allocator.accounts.tokens import new_token, token_hash
 from allocator.models import (
     Booking,
     BookingSeries,
@@ -22,7 +23,6 @@ from allocator.models import (
 )
 from allocator.models.outages import OutageKind, OutageNode
 from allocator.states import BookingState, OutageState, WaitlistState
-from allocator.tokens import new_token, token_hash
 from config.clock import utcnow
 from tests.factories import NOW, booking
 

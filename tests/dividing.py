@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
 
-from allocator import periods, publication
 from allocator.actors import Actor, Role
+from allocator.dividing import periods, publication
 from allocator.models import Cluster, Period, Proposal, Quota
 from allocator.policy import load_policy
 from tests import factories

@@ -14,8 +14,9 @@ from itertools import count
 
 from sqlalchemy.orm import Session
 
+from allocator.accounts.identity_numbers import check_digit
+from allocator.accounts.passwords import hash_password
 from allocator.actors import Actor, MembershipRole, Role
-from allocator.identity_numbers import check_digit
 from allocator.models import (
     Application,
     Booking,
@@ -33,7 +34,6 @@ from allocator.models import (
     RoleGrant,
     TeamMember,
 )
-from allocator.passwords import hash_password
 from allocator.states import ApplicationState, BookingState, QuotaState, ReservationState
 
 NOW = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)  # a Monday, 11:00 in Almaty

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from allocator import failures, outages, phases
 from allocator.actors import Role
 from allocator.models import (
     Booking,
@@ -21,9 +20,10 @@ from allocator.models import (
     Quota,
     Repair,
 )
-from allocator.outages import OutagePlan
 from allocator.policy import load_policy
 from allocator.states import RepairState
+from allocator.upkeep import failures, outages, phases
+from allocator.upkeep.outages import OutagePlan
 from tests import factories
 
 RULES = load_policy().bookings

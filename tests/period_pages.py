@@ -7,8 +7,16 @@ from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
-from allocator import adjustments, grants, period_plans, period_queries, periods, publication, what_if
 from allocator.actors import Actor, Role
+from allocator.dividing import (
+    adjustments,
+    grants,
+    period_plans,
+    period_queries,
+    periods,
+    publication,
+    what_if,
+)
 from allocator.models import Cluster, Organisation, Period, Person, Proposal, Quota, Reclaim
 from allocator.policy import load_policy
 from allocator.states import ReclaimState

@@ -12,8 +12,8 @@ from wtforms import IntegerField, RadioField, SelectField, StringField, TextArea
 from wtforms.validators import AnyOf, DataRequired, InputRequired, Length, Optional
 from wtforms.widgets import HiddenInput, TextInput
 
-from allocator.application_checks import HOUR, Offer, Proposal, most_gpu_seconds
-from allocator.decisions import Verdict
+from allocator.applying.application_checks import HOUR, Offer, Proposal, most_gpu_seconds
+from allocator.applying.decisions import Verdict
 from allocator.models import Application, DecisionKind, Organisation, Person
 from config.i18n import N_
 from web.days import DayField, end_of, first_day, last_day, start_of

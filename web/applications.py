@@ -9,9 +9,9 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from sqlalchemy import select
 
-from allocator import application_queries as queries
-from allocator import applications
 from allocator.actors import Actor
+from allocator.applying import application_queries as queries
+from allocator.applying import applications
 from allocator.authorization import Action, may, require
 from allocator.errors import Invalid, SignInRequired, Stale
 from allocator.models import Application, Organisation, Person

@@ -11,9 +11,10 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext, lazy_gettext
 from wtforms.fields import DateTimeLocalField
 
-from allocator import booking_queries, changes, ledger, placing
+from allocator import ledger
 from allocator.authorization import Action, require
-from allocator.booking_checks import grid_of
+from allocator.booking import booking_queries, changes, placing
+from allocator.booking.booking_checks import grid_of
 from allocator.errors import Fault, Invalid, NoCapacity, Stale
 from allocator.models import Booking
 from config.clock import utcnow

@@ -12,7 +12,7 @@ from wtforms.fields import DateTimeLocalField
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 from wtforms.widgets import HiddenInput
 
-from allocator.bookings import Ask
+from allocator.booking.bookings import Ask
 from allocator.errors import Fault, Invalid
 from config.i18n import N_
 from web.forms import AmountField, Conditional, Form, filled, no_control_characters, strip

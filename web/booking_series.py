@@ -13,13 +13,14 @@ from wtforms.fields import TimeField
 from wtforms.validators import Length, NumberRange, Optional
 from wtforms.widgets import CheckboxInput, ListWidget
 
-from allocator import booking_queries, ledger, series
+from allocator import ledger
 from allocator.actors import Role
 from allocator.authorization import Action, may
+from allocator.booking import booking_queries, series
+from allocator.booking.series import Pattern
+from allocator.booking.windows import Shape
 from allocator.errors import Forbidden, Invalid, NoCapacity
 from allocator.models import Booking, BookingSeries, Quota
-from allocator.series import Pattern
-from allocator.windows import Shape
 from config.clock import utcnow
 from web import calendar_words, offer_words, once
 from web.booking_forms import MOST, exact_length, sane_year

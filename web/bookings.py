@@ -10,11 +10,13 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from sqlalchemy import select
 
-from allocator import booking_queries, bookings, ledger, moves, prices
+from allocator import ledger, prices
 from allocator.authorization import Action, may, require
+from allocator.booking import booking_queries, bookings
 from allocator.errors import Stale
 from allocator.models import Booking, Person, Quota, WaitlistEntry
 from allocator.states import OPEN_BOOKINGS, BookingState, WaitlistState
+from allocator.upkeep import moves
 from config.clock import utcnow
 from web import once
 from web.booking_forms import CancelForm

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple, cast
 from flask import Blueprint, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
-from allocator import calendar_queries, capacity, cluster_queries, outage_queries
+from allocator import capacity, cluster_queries
 from allocator.authorization import Action, require
-from allocator.booking_checks import grid_of
-from allocator.calendar_queries import Own
+from allocator.booking import calendar_queries
+from allocator.booking.booking_checks import grid_of
+from allocator.booking.calendar_queries import Own
 from allocator.capacity import GpuType
 from allocator.models import Cluster, Outage, Quota
+from allocator.upkeep import outage_queries
 from config.clock import utcnow
 from web import calendar_drawing, calendar_grid, calendar_tables, calendar_words, offer_words
 from web.booking_forms import LOCAL

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from allocator.calendar_queries import Own, Taken
+from allocator.booking.calendar_queries import Own, Taken
 from web.calendar_grid import Cell, Group, NodeLine
 from web.calendar_time import Span, Stretch
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 
-from allocator.calendar_queries import CalendarNode, Demand, Taken
+from allocator.booking.calendar_queries import CalendarNode, Demand, Taken
 from allocator.models import NodeState
 from web.calendar_time import Edge, Stretch
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from allocator.calendar_queries import Own, Taken
+from allocator.booking.calendar_queries import Own, Taken
 from web.calendar_drawing import Row
 from web.calendar_time import Stretch
 

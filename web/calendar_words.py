@@ -7,7 +7,7 @@ from datetime import date, datetime
 from babel.dates import format_date
 from flask_babel import get_locale, gettext, ngettext
 
-from allocator.calendar_queries import Own
+from allocator.booking.calendar_queries import Own
 from allocator.models import Outage
 from allocator.models.outages import OutageKind
 from config.i18n import N_

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from flask import Blueprint, Response, render_template
 
-from allocator import fairshare, period_queries
+from allocator import fairshare
+from allocator.dividing import period_queries
 from allocator.errors import NotFound
 from allocator.models import Period, Proposal
 from web import period_words as words

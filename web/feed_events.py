@@ -9,7 +9,7 @@ from flask import url_for
 from flask_babel import gettext
 from icalendar import Calendar, Event, vDuration, vUri
 
-from allocator.feeds import Content
+from allocator.booking.feeds import Content
 from allocator.models import Booking, Outage
 from allocator.states import BookingState, OutageState, ReservationState
 from web.booking_words import sbatch

@@ -9,8 +9,8 @@ from flask.typing import ResponseReturnValue
 from flask_babel import force_locale, gettext, lazy_gettext
 from wtforms import SelectField
 
-from allocator import booking_queries, calendar_queries, feeds
 from allocator.authorization import Action, require
+from allocator.booking import booking_queries, calendar_queries, feeds
 from allocator.errors import Invalid
 from config.clock import utcnow
 from web import limits, once

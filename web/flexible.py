@@ -11,10 +11,11 @@ from wtforms import IntegerField
 from wtforms.fields import DateTimeLocalField
 from wtforms.validators import NumberRange
 
-from allocator import flexible, ledger, waitlist
+from allocator import ledger
+from allocator.booking import flexible, waitlist
+from allocator.booking.offer_search import Wish
 from allocator.errors import Invalid, NoCapacity
 from allocator.models import Quota
-from allocator.offer_search import Wish
 from config.clock import utcnow
 from web import offer_words, once
 from web.booking_forms import LOCAL, MOST, exact_length, sane_year

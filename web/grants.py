@@ -6,8 +6,10 @@ from flask import Blueprint, Response, flash, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
-from allocator import booking_queries, grants, ledger, period_queries, reclaim
+from allocator import ledger
 from allocator.authorization import Action, may, require
+from allocator.booking import booking_queries
+from allocator.dividing import grants, period_queries, reclaim
 from allocator.errors import Invalid, NotFound, Stale
 from allocator.models import Grant, Period, Quota, Reclaim
 from allocator.states import PeriodState

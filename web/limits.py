@@ -10,8 +10,8 @@ import hashlib
 from flask import Flask, request
 from flask_limiter import Limiter
 
+from allocator.accounts.sign_in import network
 from allocator.inputs import email_key
-from allocator.sign_in import network
 from web.identity import current_actor
 
 

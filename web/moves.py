@@ -8,13 +8,15 @@ from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
-from allocator import booking_queries, ledger, moves
+from allocator import ledger
 from allocator.authorization import Action, may, require
+from allocator.booking import booking_queries
 from allocator.errors import Invalid, NoCapacity, Stale
 from allocator.models import Booking, BookingMove
-from allocator.moves import Placement
-from allocator.node_names import expand
 from allocator.states import MoveState
+from allocator.upkeep import moves
+from allocator.upkeep.moves import Placement
+from allocator.upkeep.node_names import expand
 from config.clock import utcnow
 from web import once
 from web.errors import translated

@@ -7,9 +7,9 @@ from decimal import Decimal
 
 from flask_babel import gettext
 
+from allocator.booking.offers import Offer, OfferKind, Offers
+from allocator.booking.why_not import Change, ChangeKind
 from allocator.errors import Fault
-from allocator.offers import Offer, OfferKind, Offers
-from allocator.why_not import Change, ChangeKind
 from config.i18n import N_
 from web.calendar_grid import LEVELS
 from web.calendar_words import demand_word

@@ -12,13 +12,15 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from sqlalchemy import select
 
-from allocator import booking_queries, capacity, grants, ledger, offers
+from allocator import capacity, ledger
 from allocator.authorization import Action, require
-from allocator.booking_checks import Ask
+from allocator.booking import booking_queries, offers
+from allocator.booking.booking_checks import Ask
+from allocator.booking.offer_search import Wish
+from allocator.booking.offers import Offers
+from allocator.dividing import grants
 from allocator.errors import Fault, Invalid, NoCapacity, Stale, WrongState
 from allocator.models import Booking, Quota
-from allocator.offer_search import Wish
-from allocator.offers import Offers
 from allocator.states import VOID_BOOKINGS, BookingState
 from config.clock import utcnow
 from config.i18n import N_

@@ -6,7 +6,7 @@ from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
-from allocator import organisations
+from allocator.accounts import organisations
 from allocator.actors import MembershipRole
 from allocator.authorization import Action, may, require
 from allocator.errors import Invalid, Stale

@@ -11,11 +11,11 @@ from wtforms.fields import DateTimeLocalField
 from wtforms.validators import AnyOf, InputRequired, NumberRange, Optional
 from wtforms.widgets import HiddenInput
 
-from allocator.mending import VARIANTS
 from allocator.models import Node, Outage, OutageKind
-from allocator.node_names import fold
-from allocator.outages import OutagePlan
-from allocator.phases import Announcement
+from allocator.upkeep.mending import VARIANTS
+from allocator.upkeep.node_names import fold
+from allocator.upkeep.outages import OutagePlan
+from allocator.upkeep.phases import Announcement
 from web.application_forms import CountField, bounded
 from web.booking_forms import LOCAL, sane_year
 from web.forms import Conditional, Form, choices, filled, no_control_characters, strip

@@ -9,7 +9,7 @@ from flask_babel import gettext
 
 from allocator.history import Change
 from allocator.models import Outage, OutageKind, Repair
-from allocator.node_names import fold
+from allocator.upkeep.node_names import fold
 from config.i18n import N_
 from web.states import Happening
 

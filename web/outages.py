@@ -6,11 +6,12 @@ from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
-from allocator import cluster_queries, history, node_names, outage_queries, outages, repairs
+from allocator import cluster_queries, history
 from allocator.authorization import Action, may, require
 from allocator.errors import Conflict, Invalid
 from allocator.models import Cluster, Outage, OutageKind
 from allocator.states import OutageState
+from allocator.upkeep import node_names, outage_queries, outages, repairs
 from config.clock import utcnow
 from web import once, outage_words
 from web import repair_words as words

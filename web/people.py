@@ -7,10 +7,10 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from werkzeug.exceptions import NotFound
 
-from allocator import administration, people
+from allocator.accounts import administration, people
+from allocator.accounts.cluster_logins import suggest_cluster_login
 from allocator.actors import Role
 from allocator.authorization import Action, may
-from allocator.cluster_logins import suggest_cluster_login
 from allocator.errors import Invalid
 from allocator.models import Person
 from config.clock import utcnow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from allocator.period_queries import PoolRow
+from allocator.dividing.period_queries import PoolRow
 
 WIDTH = 1000
 

@@ -11,11 +11,11 @@ from wtforms import HiddenField, IntegerField, StringField, TextAreaField
 from wtforms.validators import Length, Optional, ValidationError
 from wtforms.widgets import HiddenInput
 
-from allocator import what_if
+from allocator.dividing import what_if
+from allocator.dividing.periods import Opening
+from allocator.dividing.what_if import Scenario
 from allocator.errors import Invalid
 from allocator.models import Period, PeriodPool
-from allocator.periods import Opening
-from allocator.what_if import Scenario
 from config.i18n import N_
 from web.application_forms import CountField, bounded
 from web.days import DayField, end_of, first_day, last_day, start_of

@@ -8,8 +8,8 @@ from datetime import datetime
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
-from allocator import grants, late_approvals, period_queries
-from allocator.grants import Room
+from allocator.dividing import grants, late_approvals, period_queries
+from allocator.dividing.grants import Room
 from allocator.models import Grant, Period, PeriodClaim, PeriodPlan, Quota, Reclaim
 from allocator.states import PeriodState, QuotaState, ReclaimState
 

@@ -9,10 +9,10 @@ from typing import cast
 
 from flask import current_app
 
-from allocator import fairness, period_queries
-from allocator.fairness import Fairness
+from allocator.dividing import fairness, period_queries
+from allocator.dividing.fairness import Fairness
+from allocator.dividing.period_queries import PoolRow
 from allocator.models import Proposal
-from allocator.period_queries import PoolRow
 
 KEPT = 64
 KEY = "kezek.period_summaries"

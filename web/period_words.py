@@ -9,11 +9,11 @@ from typing import Any
 
 from flask_babel import gettext
 
-from allocator import period_queries
-from allocator.divisions import Explained
+from allocator.dividing import period_queries
+from allocator.dividing.divisions import Explained
+from allocator.dividing.period_queries import Row
 from allocator.fairshare import Explanation, Outcome, PoolBound, Reason
 from allocator.models import GrantChangeKind, PeriodClaim
-from allocator.period_queries import Row
 from config.i18n import N_
 from web.days import last_day as last_day  # templates have these words alone
 from web.formats import number

@@ -10,14 +10,15 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from sqlalchemy import select
 
-from allocator import application_queries, period_inputs, period_queries, periods, replay
-from allocator.application_checks import Offer
+from allocator.applying import application_queries
+from allocator.applying.application_checks import Offer
 from allocator.authorization import Action, may, require
+from allocator.dividing import period_inputs, period_queries, periods, replay
+from allocator.dividing.period_comparison import Difference, compare
+from allocator.dividing.period_queries import Row
+from allocator.dividing.publication import may_publish
 from allocator.errors import Conflict, Invalid, NotFound, WrongState
 from allocator.models import Application, Cluster, Period, Proposal, Quota
-from allocator.period_comparison import Difference, compare
-from allocator.period_queries import Row
-from allocator.publication import may_publish
 from allocator.states import PeriodState
 from config.clock import utcnow
 from config.i18n import N_

@@ -6,10 +6,11 @@ from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
-from allocator import cluster_queries, node_names, phases
+from allocator import cluster_queries
 from allocator.authorization import Action, may, require
 from allocator.errors import Invalid
 from allocator.models import Cluster, Node
+from allocator.upkeep import node_names, phases
 from config.clock import utcnow
 from web import once
 from web.forms import Form

@@ -11,11 +11,18 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from sqlalchemy import select
 
-from allocator import adjustments, divisions, period_exports, period_queries, publication, what_if
 from allocator.authorization import Action, may, require
+from allocator.dividing import (
+    adjustments,
+    divisions,
+    period_exports,
+    period_queries,
+    publication,
+    what_if,
+)
+from allocator.dividing.period_comparison import Comparison
 from allocator.errors import Invalid, NotFound, WrongState
 from allocator.models import Period, PeriodClaim, Proposal, ProposalKind, ProposalShare
-from allocator.period_comparison import Comparison
 from allocator.states import PeriodState
 from config.clock import utcnow
 from config.i18n import N_

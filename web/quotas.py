@@ -8,9 +8,11 @@ from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
-from allocator import booking_queries, ledger, quotas
+from allocator import ledger
 from allocator.actors import Role
+from allocator.applying import quotas
 from allocator.authorization import Action, may, require
+from allocator.booking import booking_queries
 from allocator.errors import Invalid, NotFound
 from allocator.models import Quota
 from allocator.states import QuotaState

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from flask_babel import gettext, ngettext
 
-from allocator.mending import FEWEST_MOVES, VARIANTS, Change, ChangeKind, Variant
 from allocator.models import Booking, Repair, RepairCause
 from allocator.policy import RepairGoal
-from allocator.repairs import variants_of
+from allocator.upkeep.mending import FEWEST_MOVES, VARIANTS, Change, ChangeKind, Variant
+from allocator.upkeep.repairs import variants_of
 from config.i18n import N_
 from web.formats import duration
 

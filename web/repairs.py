@@ -6,11 +6,12 @@ from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
-from allocator import history, repair_steps, repairs
+from allocator import history
 from allocator.authorization import Action, may, require
 from allocator.errors import Conflict, Invalid
 from allocator.models import Repair, RepairCause
 from allocator.states import RepairState
+from allocator.upkeep import repair_steps, repairs
 from config.clock import utcnow
 from web import once, outage_words
 from web import repair_words as words

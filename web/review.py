@@ -9,10 +9,11 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from sqlalchemy import select
 
-from allocator import application_queries as queries
-from allocator import decisions, ledger
+from allocator import ledger
 from allocator.actors import Actor
-from allocator.application_queries import QueueFilter
+from allocator.applying import application_queries as queries
+from allocator.applying import decisions
+from allocator.applying.application_queries import QueueFilter
 from allocator.authorization import Action, may, require
 from allocator.errors import Invalid, Stale
 from allocator.models import Application, Cluster

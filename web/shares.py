@@ -7,8 +7,9 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from sqlalchemy import select
 
-from allocator import booking_queries, divisions, grants, period_plans, period_queries, what_if
 from allocator.authorization import Action, require
+from allocator.booking import booking_queries
+from allocator.dividing import divisions, grants, period_plans, period_queries, what_if
 from allocator.errors import Invalid, NotFound
 from allocator.models import Grant, Period, PeriodClaim, PeriodPlan, Quota
 from config.clock import utcnow

@@ -8,7 +8,7 @@ from datetime import timedelta
 from flask import g, request, session
 from flask_login import UserMixin, current_user, login_user, logout_user
 
-from allocator import people, sign_in_sessions
+from allocator.accounts import people, sign_in_sessions
 from allocator.actors import Actor
 from allocator.errors import SignInRequired
 from allocator.models import SignInSession

@@ -8,8 +8,8 @@ from flask import flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
-from allocator import waitlist
 from allocator.authorization import Action, may, require
+from allocator.booking import waitlist
 from allocator.errors import Stale, WrongState
 from allocator.models import WaitlistEntry
 from allocator.states import WaitlistState

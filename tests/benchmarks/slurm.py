@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from allocator import bookings, migrate
+from allocator import migrate
+from allocator.booking import bookings
 from allocator.db import Database
 from allocator.models import (
     Application,

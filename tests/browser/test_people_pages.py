@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from allocator import administration
+from allocator.accounts import administration
 from allocator.actors import SYSTEM, MembershipRole, Role
 from allocator.db import Database
 from allocator.models import Person

@@ -13,11 +13,12 @@ import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from allocator import application_queries as queries
-from allocator import applications, events
+from allocator import events
 from allocator.actors import ANONYMOUS, MembershipRole, Role
-from allocator.application_checks import Proposal
-from allocator.application_queries import QueueFilter
+from allocator.applying import application_queries as queries
+from allocator.applying import applications
+from allocator.applying.application_checks import Proposal
+from allocator.applying.application_queries import QueueFilter
 from allocator.errors import Forbidden, Invalid, NotFound, SignInRequired, Stale, WrongState
 from allocator.models import Application, Event, NodeState, OutboxItem, Person
 from allocator.policy import load_policy

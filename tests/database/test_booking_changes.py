@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import bookings, changes, events, ledger, letters
+from allocator import events, ledger, letters
 from allocator.actors import Actor, Role
-from allocator.booking_checks import Ask
+from allocator.booking import bookings, changes
+from allocator.booking.booking_checks import Ask
 from allocator.db import Database
 from allocator.errors import Forbidden, Invalid, NoCapacity, NotFound, Stale, WrongState
 from allocator.models import Booking, BookingMove, Event, Grant, Node, NodeState, OutboxItem, Person, Quota

@@ -17,9 +17,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from allocator import bookings, changes, events, ledger, offers
+from allocator import events, ledger
 from allocator.actors import Actor
-from allocator.bookings import Ask
+from allocator.booking import bookings, changes, offers
+from allocator.booking.bookings import Ask
 from allocator.db import Database
 from allocator.errors import Invalid, NoCapacity, Stale, WrongState
 from allocator.models import Booking, Event, NodeSlot, Quota

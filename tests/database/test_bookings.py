@@ -6,9 +6,10 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import booking_letters, bookings, capacity, events, ledger, letters
+from allocator import capacity, events, ledger, letters
 from allocator.actors import ANONYMOUS, SYSTEM, Actor, Role
-from allocator.bookings import Ask
+from allocator.booking import booking_letters, bookings
+from allocator.booking.bookings import Ask
 from allocator.errors import Forbidden, Invalid, NoCapacity, NotFound, SignInRequired, Stale, WrongState
 from allocator.models import (
     Booking,

@@ -12,11 +12,13 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from allocator import application_queries as queries
-from allocator import decisions, events, people, quotas
+from allocator import events
+from allocator.accounts import people
 from allocator.actors import SYSTEM, Role
+from allocator.applying import application_queries as queries
+from allocator.applying import decisions, quotas
+from allocator.applying.decisions import Verdict
 from allocator.db import Database
-from allocator.decisions import Verdict
 from allocator.errors import Conflict, Forbidden, Invalid, NotFound, Stale, WrongState
 from allocator.models import (
     Application,

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from allocator import failures, outages, repair_steps
 from allocator.actors import Role
 from allocator.db import Database
 from allocator.models import Booking, BookingMove, Node, OutageKind, Repair
-from allocator.outages import OutagePlan
 from allocator.policy import load_policy
 from allocator.states import RepairState
+from allocator.upkeep import failures, outages, repair_steps
+from allocator.upkeep.outages import OutagePlan
 from scheduler import inventory
 from scheduler.clusters.base import NodeState
 from tests import factories

@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import bookings, flexible, ledger
+from allocator import ledger
 from allocator.actors import Actor
+from allocator.booking import bookings, flexible
+from allocator.booking.offer_search import Wish
 from allocator.errors import Invalid, NoCapacity, NotFound
 from allocator.models import Booking, BookingKind, Event, OutboxItem, PlanRun, Quota, Repair, RepairCause
-from allocator.offer_search import Wish
 from allocator.policy import load_policy
 from allocator.states import BookingState
 from scheduler.desired import read_desired

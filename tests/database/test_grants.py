@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import adjustments, bookings, grants, period_limits, periods, reclaim, what_if
 from allocator.actors import Actor, Role
-from allocator.booking_checks import Ask
+from allocator.booking import bookings
+from allocator.booking.booking_checks import Ask
+from allocator.dividing import adjustments, grants, period_limits, periods, reclaim, what_if
 from allocator.errors import Forbidden, Invalid, NotFound, WrongState
 from allocator.models import (
     Booking,

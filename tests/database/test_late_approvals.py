@@ -8,8 +8,10 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import decisions, grants, late_approvals, letters, periods
-from allocator.decisions import Verdict
+from allocator import letters
+from allocator.applying import decisions
+from allocator.applying.decisions import Verdict
+from allocator.dividing import grants, late_approvals, periods
 from allocator.models import Application, DecisionKind, Event, OutboxItem, Period, Quota
 from allocator.states import ApplicationState
 from config.i18n import LANGUAGES

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import bookings, events, ledger, no_shows
+from allocator import events, ledger
 from allocator.actors import SYSTEM
+from allocator.booking import bookings, no_shows
 from allocator.db import Database
 from allocator.models import Booking, Event, JobRecord, NodeSlot, OutboxItem, Quota
 from allocator.policy import load_policy

@@ -10,16 +10,17 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import bookings, events, ledger, offers
+from allocator import events, ledger
 from allocator.actors import Actor
-from allocator.booking_checks import ALMATY, Ask
+from allocator.booking import bookings, offers
+from allocator.booking.booking_checks import ALMATY, Ask
+from allocator.booking.offer_search import Wish
+from allocator.booking.offers import OfferKind, Offers
+from allocator.booking.why_not import ChangeKind, Constraint
 from allocator.errors import Invalid, NoCapacity, NotFound, Stale, WrongState
 from allocator.models import Booking, Event, NodeSlot, OutboxItem, PlanRun, Quota
-from allocator.offer_search import Wish
-from allocator.offers import OfferKind, Offers
 from allocator.policy import Policy, load_policy
 from allocator.states import BookingState, QuotaState, ReservationState
-from allocator.why_not import ChangeKind, Constraint
 from scheduler.desired import read_desired
 from tests import factories
 from tests.dividing import DECEMBER, make_site

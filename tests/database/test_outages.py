@@ -10,11 +10,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from allocator import bookings, events, moves, outage_queries, outages, repairs
+from allocator import events
 from allocator.actors import Actor, Role
-from allocator.bookings import Ask
+from allocator.booking import bookings
+from allocator.booking.bookings import Ask
 from allocator.errors import Forbidden, Invalid, NoCapacity, Stale, WrongState
-from allocator.mending import ChangeKind
 from allocator.models import (
     Booking,
     BookingMove,
@@ -25,9 +25,11 @@ from allocator.models import (
     OutboxItem,
     Quota,
 )
-from allocator.outages import OutagePlan
 from allocator.policy import load_policy
 from allocator.states import BookingState, MoveState, OutageState, RepairState
+from allocator.upkeep import moves, outage_queries, outages, repairs
+from allocator.upkeep.mending import ChangeKind
+from allocator.upkeep.outages import OutagePlan
 from tests import factories
 from tests.factories import NOW
 

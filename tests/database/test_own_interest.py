@@ -6,10 +6,11 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import decisions, organisations, people, quotas
+from allocator.accounts import organisations, people
 from allocator.actors import Actor, MembershipRole, Role
+from allocator.applying import decisions, quotas
+from allocator.applying.decisions import Verdict
 from allocator.authorization import Action, may, own_quotas, visible_applications
-from allocator.decisions import Verdict
 from allocator.errors import Conflict, Forbidden, Invalid
 from allocator.models import Application, DecisionKind, Person, Quota
 from allocator.policy import load_policy

@@ -9,8 +9,11 @@ from datetime import timedelta
 
 from sqlalchemy import text
 
-from allocator import booking_queries, bookings, capacity, events, people, quotas
+from allocator import capacity, events
+from allocator.accounts import people
 from allocator.actors import Actor
+from allocator.applying import quotas
+from allocator.booking import booking_queries, bookings
 from allocator.db import Database
 from allocator.models import Booking, Cluster, Person, Quota
 from allocator.states import BookingState

@@ -10,14 +10,15 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from allocator import administration, events, organisations, password_changes, people
+from allocator import events
+from allocator.accounts import administration, organisations, password_changes, people
+from allocator.accounts.cluster_logins import suggest_cluster_login
+from allocator.accounts.people import CLUSTER_LOGIN
+from allocator.accounts.sign_in import Proof, find_account, prove
 from allocator.actors import SYSTEM, Actor, MembershipRole, Role
-from allocator.cluster_logins import suggest_cluster_login
 from allocator.db import Database
 from allocator.errors import Conflict, Forbidden, Invalid, NotFound, Stale
 from allocator.models import Event, Membership, Organisation, OutboxItem, Person, RoleGrant
-from allocator.people import CLUSTER_LOGIN
-from allocator.sign_in import Proof, find_account, prove
 from tests import factories
 from tests.factories import actor_of
 

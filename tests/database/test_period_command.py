@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from allocator.actors import Role
 from allocator.db import Database
-from allocator.period_cli import period
+from allocator.dividing.period_cli import period
 from config.settings import load_settings
 from tests import factories
 from tests.conftest import TEST_SECRET

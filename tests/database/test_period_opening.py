@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import period_opening, periods, publication
+from allocator.dividing import period_opening, periods, publication
+from allocator.dividing.period_plans import set_plan
 from allocator.models import Cluster, Event, Node, NodeState, OutboxItem, Period
-from allocator.period_plans import set_plan
 from allocator.states import PeriodState
 from tests import factories
 from tests.dividing import DECEMBER, KEY, POLICY, Site, make_site

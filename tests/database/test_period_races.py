@@ -14,10 +14,13 @@ import pytest
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
-from allocator import (
+from allocator import events
+from allocator.actors import Actor, Role
+from allocator.booking import bookings
+from allocator.booking.booking_checks import Ask
+from allocator.db import Database
+from allocator.dividing import (
     adjustments,
-    bookings,
-    events,
     grants,
     period_queries,
     periods,
@@ -25,12 +28,9 @@ from allocator import (
     replay,
     what_if,
 )
-from allocator.actors import Actor, Role
-from allocator.booking_checks import Ask
-from allocator.db import Database
+from allocator.dividing.period_plans import set_plan
 from allocator.errors import KezekError
 from allocator.models import Booking, Grant, GrantChange, Period, PeriodClaim, Proposal, Quota
-from allocator.period_plans import set_plan
 from tests import factories
 from tests.dividing import DECEMBER, HOUR, KEY, POLICY, make_site
 from tests.factories import NOW

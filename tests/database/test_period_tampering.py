@@ -9,8 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from allocator import adjustments, grants, periods, publication, replay
 from allocator.actors import MembershipRole, Role
+from allocator.dividing import adjustments, grants, periods, publication, replay
 from allocator.errors import Forbidden
 from allocator.models import Event, Membership, Period
 from tests import factories

@@ -13,8 +13,10 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from allocator import adjustments, grants, period_queries, periods, publication, replay
 from allocator.actors import Actor, Role
+from allocator.dividing import adjustments, grants, period_queries, periods, publication, replay
+from allocator.dividing.period_comparison import compare
+from allocator.dividing.period_plans import set_plan
 from allocator.errors import Conflict, Forbidden, Invalid, NotFound, Stale, WrongState
 from allocator.models import (
     Cluster,
@@ -23,8 +25,6 @@ from allocator.models import (
     Event,
     OutboxItem,
 )
-from allocator.period_comparison import compare
-from allocator.period_plans import set_plan
 from allocator.states import PeriodState, ProposalState
 from tests import factories
 from tests.dividing import DECEMBER, HOUR, KEY, POLICY, Site, make_site, shares

@@ -8,15 +8,17 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import bookings, capacity, phases, repair_steps, repairs
+from allocator import capacity
 from allocator.actors import Actor, Role
-from allocator.bookings import Ask
+from allocator.booking import bookings
+from allocator.booking.bookings import Ask
 from allocator.capacity import NodeSeen
 from allocator.errors import Conflict, Forbidden, Invalid, NoCapacity, WrongState
-from allocator.mending import ChangeKind
 from allocator.models import Booking, Cluster, Event, Node, NodeState, Quota
-from allocator.phases import Announcement
 from allocator.policy import load_policy
+from allocator.upkeep import phases, repair_steps, repairs
+from allocator.upkeep.mending import ChangeKind
+from allocator.upkeep.phases import Announcement
 from tests import factories
 from tests.factories import NOW
 

@@ -11,21 +11,21 @@ from random import Random
 import pytest
 from sqlalchemy import delete, select
 
-from allocator import (
+from allocator import events
+from allocator.actors import Actor
+from allocator.booking import (
     bookings,
     calendar_queries,
-    events,
     flexible,
     plan_search,
     planning,
     replanning,
     waitlist,
 )
-from allocator.actors import Actor
-from allocator.booking_checks import Ask
+from allocator.booking.booking_checks import Ask
+from allocator.booking.offer_search import Wish
 from allocator.db import Database
 from allocator.errors import Invalid, KezekError, NoCapacity, Stale
-from allocator.mending import ChangeKind
 from allocator.models import (
     Booking,
     Cluster,
@@ -37,9 +37,9 @@ from allocator.models import (
     Quota,
     WaitlistEntry,
 )
-from allocator.offer_search import Wish
 from allocator.policy import load_policy
 from allocator.states import OPEN_BOOKINGS, BookingState, WaitlistState
+from allocator.upkeep.mending import ChangeKind
 from scheduler.replan import replan
 from tests import factories
 from tests.factories import NOW

@@ -9,12 +9,10 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import capacity, events, failures, ledger, moves, phases, repair_steps, repairs
+from allocator import capacity, events, ledger
 from allocator.actors import Actor, Role
 from allocator.db import Database
 from allocator.errors import Conflict, Forbidden, Invalid, NoCapacity, NotFound, Stale, WrongState
-from allocator.failures import MOMENT
-from allocator.mending import ChangeKind, Loss
 from allocator.models import (
     Booking,
     BookingKind,
@@ -27,9 +25,12 @@ from allocator.models import (
     Repair,
     RepairCause,
 )
-from allocator.moves import Placement
 from allocator.policy import load_policy
 from allocator.states import BookingState, MoveState, RepairState
+from allocator.upkeep import failures, moves, phases, repair_steps, repairs
+from allocator.upkeep.failures import MOMENT
+from allocator.upkeep.mending import ChangeKind, Loss
+from allocator.upkeep.moves import Placement
 from tests import factories
 from tests.factories import NOW
 

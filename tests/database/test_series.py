@@ -9,15 +9,16 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import bookings, events, ledger, letters, series
+from allocator import events, ledger, letters
 from allocator.actors import Actor
-from allocator.booking_checks import ALMATY
+from allocator.booking import bookings, series
+from allocator.booking.booking_checks import ALMATY
+from allocator.booking.series import EVERY_DAY, Pattern
+from allocator.booking.windows import Shape
 from allocator.errors import Forbidden, Invalid, NoCapacity, NotFound
 from allocator.models import Booking, BookingSeries, Event, OutboxItem, Quota, QuotaMember
 from allocator.policy import load_policy
-from allocator.series import EVERY_DAY, Pattern
 from allocator.states import BookingState
-from allocator.windows import Shape
 from tests import factories
 from tests.factories import HOUR, NOW
 

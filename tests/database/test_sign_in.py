@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from allocator import sign_in, sign_in_sessions, tokens
+from allocator.accounts import sign_in, sign_in_sessions, tokens
 from allocator.actors import Actor
 from allocator.db import Database
 from allocator.errors import NotFound, Throttled

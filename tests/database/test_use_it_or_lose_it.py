@@ -10,12 +10,14 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import bookings, grants, letters, periods, reclaim
-from allocator.booking_checks import Ask
+from allocator import letters
+from allocator.booking import bookings
+from allocator.booking.booking_checks import Ask
 from allocator.db import Database
+from allocator.dividing import grants, periods, reclaim
+from allocator.dividing.period_plans import set_plan
 from allocator.errors import Invalid
 from allocator.models import Event, Grant, OutboxItem, Period, PeriodClaim, Quota, Reclaim
-from allocator.period_plans import set_plan
 from allocator.states import PeriodState, ReclaimState
 from config.i18n import LANGUAGES
 from scheduler.jobs import watch_periods

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import select, text
 
+from allocator.accounts.sign_in import find_account, prove
 from allocator.cli import audit, user
 from allocator.db import Database
 from allocator.models import Person
-from allocator.sign_in import find_account, prove
 from config.cli import kezek
 from config.settings import load_settings
 from tests.conftest import TEST_SECRET

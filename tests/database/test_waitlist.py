@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import bookings, cascade, events, offers, plan_search, planning, waitlist
+from allocator import events
 from allocator.actors import Actor
+from allocator.booking import bookings, cascade, offers, plan_search, planning, waitlist
+from allocator.booking.offer_search import Wish
 from allocator.errors import Invalid, NotFound, Stale, WrongState
 from allocator.models import Booking, Event, NodeSlot, OutboxItem, PlanRun, Quota, WaitlistEntry
-from allocator.offer_search import Wish
 from allocator.policy import load_policy
 from allocator.states import BookingState, QuotaState, WaitlistState
 from tests import factories

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
-from allocator import period_limits, periods, publication
 from allocator.actors import Actor, Role
 from allocator.db import Database
+from allocator.dividing import period_limits, periods, publication
+from allocator.dividing.period_plans import set_plan
 from allocator.models import Cluster, Grant, Period, Quota
-from allocator.period_plans import set_plan
 from allocator.policy import load_policy
 from allocator.states import PeriodState
 from config.clock import utcnow

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocator import application_checks as checks
-from allocator.application_checks import Facts, Offer, Proposal
+from allocator.applying import application_checks as checks
+from allocator.applying.application_checks import Facts, Offer, Proposal
 from allocator.policy import load_policy
 
 NOW = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)

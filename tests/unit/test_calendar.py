@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from allocator.calendar_queries import CalendarNode, Demand, Own, Taken
+from allocator.booking.calendar_queries import CalendarNode, Demand, Own, Taken
 from allocator.models import NodeState
 from allocator.states import BookingState
 from web import calendar_drawing, calendar_grid, calendar_tables

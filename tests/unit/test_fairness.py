@@ -5,7 +5,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocator.fairness import Served, fairness, figures, jain
+from allocator.dividing.fairness import Served, fairness, figures, jain
 
 PARTS = st.lists(st.fractions(min_value=0, max_value=1), min_size=1, max_size=20)
 

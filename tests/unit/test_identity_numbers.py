@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocator.identity_numbers import check_digit, is_valid, normalise
+from allocator.accounts.identity_numbers import check_digit, is_valid, normalise
 
 ELEVEN = st.text("0123456789", min_size=11, max_size=11)
 

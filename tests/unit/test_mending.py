@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocator.mending import (
+from allocator.booking.windows import Grid, NodeHeld, Place, Shape
+from allocator.upkeep.mending import (
     FEWEST_DROPS,
     FEWEST_MOVES,
     VARIANTS,
@@ -24,8 +25,7 @@ from allocator.mending import (
     hit,
     mend,
 )
-from allocator.mending_search import search
-from allocator.windows import Grid, NodeHeld, Place, Shape
+from allocator.upkeep.mending_search import search
 from tests.factories import NOW
 
 HOUR = timedelta(hours=1)

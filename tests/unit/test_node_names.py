@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocator.node_names import expand, fold
+from allocator.upkeep.node_names import expand, fold
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocator.passwords import hash_password, needs_rehash, password_faults, verify_password
+from allocator.accounts.passwords import hash_password, needs_rehash, password_faults, verify_password
 
 WHO = {"email": "aigerim.sapar@example.kz", "name": "Aigerim Sapar"}
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocator.congestion import occupancy, of_hours
-from allocator.grants import Room
+from allocator.booking.congestion import occupancy, of_hours
+from allocator.booking.placing import Ground
+from allocator.booking.windows import Held, NodeHeld, Shape
+from allocator.dividing.grants import Room
 from allocator.models import Period
-from allocator.placing import Ground
-from allocator.windows import Held, NodeHeld, Shape
 
 T0 = datetime(2026, 12, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from allocator import plan_search, planning
-from allocator.mending import Claim
-from allocator.planning import Picture, Slots
-from allocator.windows import Grid, Held, NodeHeld, Place, Shape
+from allocator.booking import plan_search, planning
+from allocator.booking.planning import Picture, Slots
+from allocator.booking.windows import Grid, Held, NodeHeld, Place, Shape
+from allocator.upkeep.mending import Claim
 
 NOW = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocator.rebinding import Loose, count_starts, rebind
-from allocator.windows import Held, NodeHeld, Shape
+from allocator.booking.rebinding import Loose, count_starts, rebind
+from allocator.booking.windows import Held, NodeHeld, Shape
 
 T0 = datetime(2026, 12, 1, tzinfo=UTC)
 HOURS = 24

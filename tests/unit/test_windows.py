@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allocator.windows import (
+from allocator.booking.windows import (
     Grid,
     Held,
     NodeHeld,

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from allocator import repairs
+from allocator.upkeep import repairs
 from config.settings import Settings
 from tests.browsing import Site
 from tests.conftest import TEST_SECRET

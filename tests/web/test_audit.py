@@ -8,7 +8,8 @@ from datetime import timedelta
 
 import pytest
 
-from allocator import administration, events
+from allocator import events
+from allocator.accounts import administration
 from allocator.actors import SYSTEM, Role
 from allocator.models import Person
 from tests import factories

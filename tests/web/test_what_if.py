@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from allocator import adjustments, period_inputs, periods
+from allocator.dividing import adjustments, period_inputs, periods
+from allocator.dividing.period_queries import latest_proposal
 from allocator.models import Application, Period, PeriodClaim, Proposal
-from allocator.period_queries import latest_proposal
 from allocator.policy import load_policy
 from config.clock import utcnow
 from tests.browsing import Site, hidden_fields, submit, text_of

@@ -8,7 +8,7 @@ from flask import flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
-from allocator import password_changes, sign_in
+from allocator.accounts import password_changes, sign_in
 from allocator.errors import Invalid, Throttled
 from config.clock import utcnow
 from web import limits

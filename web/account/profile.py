@@ -6,7 +6,7 @@ from flask import flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
-from allocator import people, sign_in_sessions
+from allocator.accounts import people, sign_in_sessions
 from allocator.errors import Invalid, Stale
 from allocator.models import Person
 from config.clock import utcnow

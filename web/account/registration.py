@@ -8,7 +8,7 @@ from flask import flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
-from allocator import people, sign_in, tokens
+from allocator.accounts import people, sign_in, tokens
 from allocator.errors import Invalid, Throttled
 from allocator.models import TokenPurpose
 from config.clock import utcnow

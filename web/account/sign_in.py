@@ -8,8 +8,8 @@ from flask import Response, make_response, redirect, render_template, request, u
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
-from allocator import sign_in as domain
-from allocator import sign_in_sessions
+from allocator.accounts import sign_in as domain
+from allocator.accounts import sign_in_sessions
 from allocator.errors import Throttled
 from config.clock import utcnow
 from web.account.blueprint import bp

@@ -1,0 +1,1 @@
+"""People's accounts: registration, sign-in, passwords, identity numbers, organisations."""

@@ -1,0 +1,130 @@
+"""The search for starts: what somebody wishes, and all that it is measured by, read once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from allocator import capacity
+from allocator.booking import placing, rebinding
+from allocator.booking.booking_checks import (
+    SHAPE_CHECKS,
+    Ask,
+    Circumstances,
+    faults_of,
+    grid_of,
+)
+from allocator.booking.placing import Ground
+from allocator.booking.windows import Grid, Shape, nearest_after
+from allocator.errors import Fault
+from allocator.ledger import Balance
+from allocator.models import Quota
+from allocator.policy import BookingRules
+from allocator.sqltime import Window
+
+
+@dataclass(frozen=True)
+class Wish:
+    """``nodes`` × ``gpus_per_node`` GPUs for ``length``, at any time of [earliest_at, latest_at).
+
+    Either end may be left open: the rules and the quota's validity bound it. ``preferred_at`` is the start
+    that would suit best.
+    """
+
+    nodes: int
+    gpus_per_node: int
+    length: timedelta
+    earliest_at: datetime | None = None
+    latest_at: datetime | None = None
+    preferred_at: datetime | None = None
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.nodes, self.gpus_per_node)
+
+    @property
+    def gpu_seconds(self) -> int:
+        return self.nodes * self.gpus_per_node * int(self.length.total_seconds())
+
+    def at(self, start: datetime) -> Ask:
+        """The wish as an exact ask."""
+        return Ask(self.nodes, self.gpus_per_node, start, start + self.length)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A wish with the quota's circumstances; ``faults`` are rules that it breaks whatever its start."""
+
+    wish: Wish
+    around: Circumstances
+    ground: Ground
+    grid: Grid
+    faults: Mapping[str, list[Fault]]
+
+    @classmethod
+    def read(cls, session: Session, quota: Quota, wish: Wish, rules: BookingRules, now: datetime) -> "Search":
+        """A handful of queries, whatever is asked of it later."""
+        grid = grid_of(rules)
+        first, _ = placing.span(quota, wish.length, rules, now)
+        # to the last moment that any start could reach: alternatives are looked for on the same ground
+        end = max(min(now + rules.max_ahead + rules.max_length, quota.valid_until), first + rules.boundary)
+        ground = placing.ground(session, quota, first, end, rules)
+        around = Circumstances(
+            quota,
+            placing.balance_besides(session, quota, None),
+            capacity.gpu_types(session, quota.cluster).get(quota.gpu_type),
+            rules,
+            now,
+            ground.rooms,
+            placing.opened(session, quota, now),
+        )
+        return cls(wish, around, ground, grid, faults_of(wish.at(first), around, SHAPE_CHECKS))
+
+    @property
+    def balance(self) -> Balance:
+        return self.around.balance
+
+    @property
+    def since(self) -> datetime:
+        """The first start of the wish's window on a boundary."""
+        return self.span(self.wish.length)[0]
+
+    @property
+    def window(self) -> Window:
+        """From the first start to the end of the last booking that could be."""
+        first, last = self.span(self.wish.length)
+        return first, max(last + self.wish.length, first)
+
+    def span(self, length: timedelta, anywhere: bool = False) -> Window:
+        """The first and last start inside the wish's window, or ``anywhere`` that the rules allow."""
+        around, wish = self.around, self.wish
+        first, last = placing.span(around.quota, length, around.rules, around.now)
+        if not anywhere:
+            first = max(first, self.grid.ceil(wish.earliest_at)) if wish.earliest_at else first
+            last = min(last, wish.latest_at - length) if wish.latest_at else last
+        return first, last
+
+    def starts(self, by_count: bool = False) -> list[Window]:
+        """All moments at which the wish could start, as closed intervals, on the boundaries or not.
+
+        ``by_count``: also those at which other bookings would need other nodes for it.
+        """
+        loose = rebinding.loose_from(self.around.rules, self.around.now) if by_count else None
+        return self.ground.starts(self.wish.shape, self.wish.length, *self.span(self.wish.length), loose)
+
+    def possible(self, session: Session, ask: Ask) -> bool:
+        """Whether there are nodes for it, if need be with other names for other bookings."""
+        if self.ground.places(ask.shape, ask.starts_at, ask.ends_at):
+            return True
+        around, window = self.around, (ask.starts_at, ask.ends_at + self.ground.cleaning)
+        return bool(
+            rebinding.find(
+                session, around.quota, self.ground.nodes, ask.shape, window, around.rules, around.now
+            )
+        )
+
+    def first_start(self, shape: Shape, length: timedelta) -> datetime | None:
+        """The first start in the wish's window for another shape or length."""
+        first, last = self.span(length)
+        return nearest_after(self.ground.starts(shape, length, first, last), first, self.grid)

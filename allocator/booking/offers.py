@@ -1,0 +1,229 @@
+"""Offers: the best times for what somebody wishes, why nothing fits, and holding one until a yes.
+
+Looking at offers holds nothing. ``hold`` does, for the policy's minutes and charged like a booking;
+``accept`` makes a booking of it, ``release`` gives it up, and what nobody accepts lapses (bookings.advance).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from allocator import capacity, prices
+from allocator.actors import Actor
+from allocator.authorization import Action, require
+from allocator.booking import booking_letters, bookings, congestion, placing
+from allocator.booking.booking_checks import Ask
+from allocator.booking.congestion import Congestion
+from allocator.booking.offer_search import Search, Wish
+from allocator.booking.why_not import WhyNot, why_not
+from allocator.booking.windows import Grid, nearest_after, nearest_before
+from allocator.errors import KezekError, WrongState
+from allocator.ledger import Balance
+from allocator.models import Booking, BookingKind, Quota, WaitlistEntry
+from allocator.policy import BookingRules, Policy, Price
+from allocator.sqltime import Window
+from allocator.states import BookingState, QuotaState, WaitlistState, move
+from config.i18n import N_
+
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+
+
+class OfferKind(StrEnum):
+    """Why a time is offered: nothing fits sooner, nothing is less crowded, or it is what was preferred."""
+
+    EARLIEST = "earliest"
+    CHEAPEST = "cheapest"
+    PREFERRED = "preferred"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One time that is free now. ``crowding`` is the mean congestion of its hours (see ``Congestion``)."""
+
+    ask: Ask
+    kinds: tuple[OfferKind, ...]
+    crowding: float
+
+
+@dataclass(frozen=True)
+class Offers:
+    """The answer to a wish: up to three ``offers``, or ``why`` nothing fits with what would.
+
+    ``price`` is in tenge, None for a category that today's policy does not know. ``hold`` is how long an
+    offer is kept once it is held.
+    """
+
+    wish: Wish
+    balance: Balance
+    offers: tuple[Offer, ...]
+    why: WhyNot | None
+    price: Price | None
+    hold: timedelta
+    planned_prices: bool  # crowding by the plan's prices, not by the share of GPUs taken
+
+    @property
+    def remaining(self) -> int:
+        """GPU-seconds that stay available after one of them; negative when the wish is more than there is."""
+        return self.balance.available - self.wish.gpu_seconds
+
+
+def offers(
+    session: Session, actor: Actor, quota: Quota, wish: Wish, *, policy: Policy, now: datetime
+) -> Offers:
+    """The best times for the wish, or why there is none; raises only what ``require`` raises.
+
+    Without a preferred time, the start of a day by the policy is preferred. A time that is best in two ways
+    is one offer with two kinds.
+    """
+    require(actor, Action.BOOKING_CREATE, quota)
+    search = Search.read(session, quota, wish, policy.bookings, now)
+    crowds = congestion.read(session, quota, search.ground.nodes, search.window, now)
+    found = () if search.faults else _find(session, wish, search, crowds)
+    at = found[0].ask.starts_at if found else search.since
+    price = prices.price(session, quota, wish.gpu_seconds, at, policy=policy)
+    return Offers(
+        wish=wish,
+        balance=search.balance,
+        offers=found,
+        why=None if found else why_not(search),
+        price=price,
+        hold=policy.bookings.hold,
+        planned_prices=crowds.planned,
+    )
+
+
+def _find(session: Session, wish: Wish, search: Search, crowds: Congestion) -> tuple[Offer, ...]:
+    """The best of all times; of those without new names for others, should one of the others not work out."""
+    for by_count in (True, False):
+        starts = search.starts(by_count)
+        first = nearest_after(starts, search.since, search.grid)
+        if first is None:
+            continue
+        found = _best(wish, search, starts, first, crowds)
+        if not by_count or all(search.possible(session, offer.ask) for offer in found):
+            return found
+    return ()
+
+
+def _best(
+    wish: Wish, search: Search, starts: Sequence[Window], first: datetime, crowds: Congestion
+) -> tuple[Offer, ...]:
+    chosen: dict[datetime, list[OfferKind]] = {first: [OfferKind.EARLIEST]}
+    chosen.setdefault(least_crowded(wish, search, starts, crowds) or first, []).append(OfferKind.CHEAPEST)
+    preferred = _preferred(wish, search, starts)
+    if preferred is not None:
+        chosen.setdefault(preferred, []).append(OfferKind.PREFERRED)
+    return tuple(
+        Offer(wish.at(start), tuple(kinds), round(crowds.mean(start, start + wish.length), 6))
+        for start, kinds in chosen.items()
+    )
+
+
+def least_crowded(
+    wish: Wish, search: Search, starts: Sequence[Window], crowds: Congestion
+) -> datetime | None:
+    """The start whose hours are the least crowded, the earliest among equals."""
+    # prices are by the hour: a finer step would only cost time
+    grid = Grid(max(search.grid.step, HOUR), search.grid.anchor)
+    best: tuple[float, datetime] | None = None
+    for since, until in starts:
+        start = grid.ceil(since)
+        while start <= until:
+            one = (round(crowds.mean(start, start + wish.length), 6), start)
+            if best is None or one < best:
+                best = one
+            start += grid.step
+    return best[1] if best else None
+
+
+def _preferred(wish: Wish, search: Search, starts: Sequence[Window]) -> datetime | None:
+    """The start nearest to the preferred one; without any, the first at which a day begins."""
+    if wish.preferred_at is None:
+        return nearest_after(starts, search.since, Grid(DAY, search.grid.anchor))
+    around = (
+        nearest_before(starts, wish.preferred_at, search.grid),
+        nearest_after(starts, wish.preferred_at, search.grid),
+    )
+    near = [start for start in around if start is not None]
+    wanted = wish.preferred_at
+    return min(near, key=lambda start: abs(start - wanted), default=None)
+
+
+def hold(
+    session: Session, actor: Actor, quota: Quota, ask: Ask, *, rules: BookingRules, now: datetime
+) -> Booking:
+    """Keep these GPUs for the policy's minutes. Raises Invalid for broken rules, NoCapacity when taken.
+
+    A person holds one offer of a quota at a time: the one before is given up by this, if this succeeds.
+    """
+    require(actor, Action.BOOKING_CREATE, quota)
+    if actor.person_id is None:
+        raise ValueError("an offer is held for a person")
+    capacity.lock(session, quota.cluster)
+    before = _held_by(session, actor.person_id, quota)
+    terms = placing.Terms(BookingState.HELD, held_until=now + rules.hold)
+    try:
+        # a savepoint: who gets no new offer keeps the old one
+        with session.begin_nested():
+            for earlier in before:
+                bookings.end_now(session, actor, earlier, "", now)
+            return placing.make(session, actor, quota, ask, terms=terms, rules=rules, now=now)
+    except KezekError:
+        for earlier in before:
+            session.expire(earlier)  # it is as it was, not as the savepoint had it
+        raise
+
+
+def _held_by(session: Session, person_id: int, quota: Quota) -> Sequence[Booking]:
+    """Offers that the person holds by their own choice; what the waitlist has offered waits longer."""
+    waited_for = select(WaitlistEntry.booking_id).where(
+        WaitlistEntry.state == WaitlistState.OFFERED, WaitlistEntry.quota_id == quota.id
+    )
+    return session.scalars(
+        select(Booking)
+        .where(
+            Booking.quota_id == quota.id,
+            Booking.booked_by_id == person_id,
+            Booking.state == BookingState.HELD,
+            Booking.id.not_in(waited_for),
+        )
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    ).all()
+
+
+def accept(session: Session, actor: Actor, booking: Booking, *, expected_version: int, now: datetime) -> None:
+    """Make a booking of an offer: a firm one is CONFIRMED, a flexible one PLANNED.
+
+    Raises Stale when it is not as the person saw it, WrongState when it has lapsed or the quota is closed.
+    """
+    require(actor, Action.BOOKING_CREATE, booking.quota)
+    placing.take(session, booking, expected_version)
+    session.refresh(booking.quota)
+    if booking.state is BookingState.HELD and booking.held_until is not None and booking.held_until <= now:
+        raise WrongState(N_("The time of this offer is over. Ask for offers again: it may still be free."))
+    if booking.quota.state is not QuotaState.ACTIVE:
+        raise WrongState(N_("This quota is closed: nothing can be booked on it any more."))
+    flexible = booking.kind is BookingKind.FLEXIBLE
+    target = BookingState.PLANNED if flexible else BookingState.CONFIRMED
+    columns, length = {"version": booking.version + 1}, booking.gpu_seconds
+    move(booking, target, actor=actor, now=now, columns=columns, gpu_seconds=length)
+    if flexible:
+        booking_letters.planned(session, booking, now=now)
+    else:
+        booking_letters.booked(session, booking, now=now)
+
+
+def release(
+    session: Session, actor: Actor, booking: Booking, *, expected_version: int, now: datetime
+) -> None:
+    """Give an offer up before its time. Raises Stale, WrongState when it is no offer any more."""
+    require(actor, Action.BOOKING_CANCEL, booking)
+    placing.take(session, booking, expected_version)
+    if booking.state is not BookingState.HELD:
+        raise WrongState(N_("This is no offer any more."), {"state": booking.state.value})
+    bookings.end_now(session, actor, booking, "", now)

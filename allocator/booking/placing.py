@@ -1,0 +1,344 @@
+"""Where a booking fits and how it is written: the steps that quoting, booking, holding and changing share.
+
+What is found here holds only under the cluster's lock (``capacity.lock``); without it, it is a good guess.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from allocator import capacity, events, ledger
+from allocator.actors import Actor
+from allocator.booking import rebinding
+from allocator.booking.booking_checks import Ask, Opened, check, grid_of
+from allocator.booking.rebinding import Rebinding
+from allocator.booking.windows import NodeHeld, Place, Shape, free_during, free_starts, merged, pick
+from allocator.dividing import grants
+from allocator.dividing.grants import Room
+from allocator.errors import Fault, Invalid, NoCapacity, Stale
+from allocator.ledger import Balance
+from allocator.locks import hold
+from allocator.models import Booking, BookingKind, Cluster, NodeSlot, Quota, Reservation
+from allocator.policy import BookingRules
+from allocator.sqltime import Window, seconds_between
+from allocator.states import OPEN_BOOKINGS, BookingState, ReservationState
+from config.i18n import N_
+
+TAKEN = N_("These GPUs are not free in that window.")
+
+
+@dataclass(frozen=True)
+class Quote:
+    """What an ask would cost and whether it is possible now; nothing is held by it.
+
+    ``faults`` are rules that it breaks, by field. Without faults but without ``places`` the GPUs are taken:
+    ``before`` and ``after`` are then the nearest starts at which the same ask would fit.
+    """
+
+    ask: Ask
+    balance: Balance
+    faults: Mapping[str, list[Fault]]
+    places: tuple[Place, ...] = ()
+    before: datetime | None = None
+    after: datetime | None = None
+    rebinding: Rebinding | None = None  # others get other names of nodes, if this is booked
+
+    @property
+    def fits(self) -> bool:
+        return not self.faults and bool(self.places)
+
+    @property
+    def remaining(self) -> int:
+        """GPU-seconds that stay available after booking; negative when the ask is more than there is."""
+        return self.balance.available - self.ask.gpu_seconds
+
+
+@dataclass(frozen=True)
+class Terms:
+    """As what a booking is made: its state, how long it is held, the window of a flexible one, its series.
+
+    ``booked_by_id`` is for whom, where that is not who acts.
+    """
+
+    state: BookingState = BookingState.CONFIRMED
+    held_until: datetime | None = None
+    window: Window | None = None
+    series_id: int | None = None
+    booked_by_id: int | None = None
+
+
+FIRM = Terms()
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What starts are searched on, read once: nodes with what is taken of them, and the periods' rooms."""
+
+    nodes: Sequence[NodeHeld]
+    rooms: Sequence[Room]
+    whole: bool
+    cleaning: timedelta
+
+    def starts(
+        self,
+        shape: Shape,
+        length: timedelta,
+        since: datetime,
+        until: datetime,
+        loose_from: datetime | None = None,
+    ) -> list[Window]:
+        """All moments of [since, until] at which the shape could start, as closed intervals in order.
+
+        From ``loose_from`` on also those at which it fits by the number of nodes alone: others may have to
+        get other names for it (``rebinding``), and rarely that turns out to be impossible.
+        """
+        lasting = length + self.cleaning
+        found = free_starts(self.nodes, shape, lasting, since, until, self.whole)
+        if loose_from is not None and loose_from <= until:
+            span = (max(since, loose_from), until)
+            found = merged(sorted([*found, *rebinding.count_starts(self.nodes, shape, lasting, span)]))
+        for room in self.rooms:
+            most = timedelta(seconds=room.available // max(shape.nodes * shape.gpus, 1))
+            period = room.period
+            if most < min(length, period.ends_at - period.starts_at):
+                # between these two starts more of the booking lies in the period than its room carries
+                found = _without(found, period.starts_at + most - length, period.ends_at - most)
+        return found
+
+    def places(self, shape: Shape, starts_at: datetime, ends_at: datetime) -> list[Place]:
+        """The GPUs to take for [starts_at, ends_at), or none."""
+        free = [free_during(node, starts_at, ends_at + self.cleaning) for node in self.nodes]
+        return pick(free, shape, self.whole) or []
+
+
+def _without(intervals: Iterable[Window], after: datetime, before: datetime) -> list[Window]:
+    """The closed intervals without the open interval (after, before)."""
+    kept = []
+    for first, last in intervals:
+        if first <= after:
+            kept.append((first, min(last, after)))
+        if last >= before:
+            kept.append((max(first, before), last))
+    return kept
+
+
+def ground(
+    session: Session,
+    quota: Quota,
+    since: datetime,
+    until: datetime,
+    rules: BookingRules,
+    besides: Booking | None = None,
+) -> Ground:
+    """What lies in [since, until); ``besides`` is a booking whose own GPUs and hours count as free."""
+    number = besides.id if besides else None
+    end = until + rules.cleaning
+    nodes = capacity.held(session, quota.cluster, quota.gpu_type, since, end, number)
+    rooms = grants.rooms(session, quota, since, until)
+    if besides is not None:
+        rooms = [_room_besides(room, besides) for room in rooms]
+    return Ground(nodes, rooms, not quota.cluster.shares_nodes, rules.cleaning)
+
+
+def _room_besides(room: Room, booking: Booking) -> Room:
+    first = max(booking.starts_at, room.period.starts_at)
+    last = min(booking.ends_at, room.period.ends_at)
+    own = max(int((last - first).total_seconds()), 0) * booking.nodes * booking.gpus_per_node
+    return replace(room, charged=room.charged - own)
+
+
+def find(
+    session: Session,
+    quota: Quota,
+    ask: Ask,
+    rules: BookingRules,
+    now: datetime,
+    besides: Booking | None = None,
+) -> Quote:
+    """The quote without alternatives: all that booking needs, and quick enough to ask under the lock."""
+    balance = balance_besides(session, quota, besides)
+    types = capacity.gpu_types(session, quota.cluster)
+    here = ground(session, quota, ask.starts_at, ask.ends_at, rules, besides)
+    begun = opened(session, quota, now, besides)
+    faults = check(ask, quota, balance, types.get(quota.gpu_type), rules, now, here.rooms, begun)
+    if faults:
+        return Quote(ask, balance, faults)
+    places = here.places(ask.shape, ask.starts_at, ask.ends_at)
+    if places or besides is not None:
+        return Quote(ask, balance, {}, tuple(places))
+    rebound = _rebinding(session, quota, ask, rules, now)
+    return Quote(ask, balance, {}, rebound.places if rebound else (), rebinding=rebound)
+
+
+def _rebinding(
+    session: Session, quota: Quota, ask: Ask, rules: BookingRules, now: datetime
+) -> Rebinding | None:
+    """Room by naming other bookings' nodes anew, from the days on of which the cluster knows nothing."""
+    begin = rebinding.loose_from(rules, now)
+    if ask.starts_at < begin:
+        return None
+    nodes = capacity.held(session, quota.cluster, quota.gpu_type, begin, capacity.FOREVER)
+    window = (ask.starts_at, ask.ends_at + rules.cleaning)
+    return rebinding.find(session, quota, nodes, ask.shape, window, rules, now)
+
+
+def balance_besides(session: Session, quota: Quota, besides: Booking | None) -> Balance:
+    """The balance as if ``besides``, which is open, did not exist."""
+    balance = ledger.balance(session, quota)
+    if besides is None:
+        return balance
+    return replace(balance, booked_ahead=balance.booked_ahead - besides.gpu_seconds)
+
+
+def opened(session: Session, quota: Quota, now: datetime, besides: Booking | None = None) -> Opened:
+    """How many bookings of the quota are open, and how much lies in those that have not begun."""
+    length = seconds_between(Booking.starts_at, Booking.ends_at)
+    ahead = func.sum(Booking.nodes * Booking.gpus_per_node * length).filter(Booking.starts_at > now)
+    statement = select(func.count(), func.coalesce(ahead, 0)).where(
+        Booking.quota_id == quota.id, Booking.state.in_(OPEN_BOOKINGS)
+    )
+    if besides is not None:
+        statement = statement.where(Booking.id != besides.id)
+    count, gpu_seconds = session.execute(statement).one()
+    return Opened(int(count), int(gpu_seconds))
+
+
+def span(quota: Quota, length: timedelta, rules: BookingRules, now: datetime) -> Window:
+    """The first and last start that the rules allow for a booking of that length."""
+    first = grid_of(rules).ceil(max(now + rules.lead_time, quota.valid_from))
+    return first, min(now + rules.max_ahead, quota.valid_until - length)
+
+
+def make(
+    session: Session,
+    actor: Actor,
+    quota: Quota,
+    ask: Ask,
+    *,
+    terms: Terms = FIRM,
+    rules: BookingRules,
+    now: datetime,
+) -> Booking:
+    """Lock, check, place and write, with the event. Raises Invalid for broken rules, or NoCapacity."""
+    capacity.lock(session, quota.cluster)
+    session.refresh(quota)  # it may have been closed while we waited
+    found = find(session, quota, ask, rules, now)
+    if found.faults:
+        raise Invalid(found.faults)
+    if not found.places:
+        raise NoCapacity(TAKEN)
+    if found.rebinding and not rebinding.apply(session, quota, found.rebinding, now):
+        raise NoCapacity(TAKEN)
+    return write(session, actor, quota, ask, found.places, terms=terms, rules=rules, now=now)
+
+
+def write(
+    session: Session,
+    actor: Actor,
+    quota: Quota,
+    ask: Ask,
+    places: Sequence[Place],
+    *,
+    terms: Terms,
+    rules: BookingRules,
+    now: datetime,
+) -> Booking:
+    """The booking on these places with its reservation's row and its event. Raises NoCapacity."""
+    earliest_at, latest_at = terms.window or (None, None)
+    booking = Booking(
+        quota=quota,
+        cluster=quota.cluster,
+        booked_by_id=terms.booked_by_id or actor.person_id,
+        nodes=ask.nodes,
+        gpus_per_node=ask.gpus_per_node,
+        starts_at=ask.starts_at,
+        ends_at=ask.ends_at,
+        state=terms.state,
+        kind=BookingKind.FLEXIBLE if terms.window else BookingKind.FIRM,
+        earliest_at=earliest_at,
+        latest_at=latest_at,
+        held_until=terms.held_until,
+        series_id=terms.series_id,
+        created_at=now,
+    )
+    booking.slots = slots_for(places, ask.starts_at, ask.ends_at, rules)
+    try:
+        # a savepoint, so that a refusal leaves the caller's transaction alive to answer with
+        with session.begin_nested():
+            session.add(booking)
+            session.flush()
+            booking.reservation = Reservation(
+                cluster_id=quota.cluster_id,
+                name=booking.reservation_name,
+                state=ReservationState.PENDING,
+                state_since=now,
+            )
+    except IntegrityError as error:
+        raise NoCapacity(TAKEN) from error
+    after = {"state": booking.state, **_facts(booking, places)}
+    events.record(session, actor, booking, f"booking.{booking.state.value}", now=now, after=after)
+    return booking
+
+
+def _facts(booking: Booking, places: Sequence[Place]) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "quota": booking.quota.id,
+        "gpu_seconds": booking.gpu_seconds,
+        "starts_at": booking.starts_at,
+        "ends_at": booking.ends_at,
+        "nodes": [place.name for place in places],
+        "gpus_per_node": booking.gpus_per_node,
+    }
+    if booking.held_until is not None:
+        facts["held_until"] = booking.held_until
+    return facts
+
+
+def slots_for(
+    places: Iterable[Place], starts_at: datetime, ends_at: datetime, rules: BookingRules
+) -> list[NodeSlot]:
+    """The slots of a booking; the time for cleaning is held with it, so that nobody can book it."""
+    return [
+        NodeSlot(
+            node_id=place.node_id,
+            gpu_from=place.gpu_from,
+            gpu_to=place.gpu_to,
+            starts_at=starts_at,
+            ends_at=ends_at + rules.cleaning,
+        )
+        for place in places
+    ]
+
+
+def replace_slots(session: Session, booking: Booking, slots: Sequence[NodeSlot]) -> None:
+    """Other slots in place of a booking's. Raises NoCapacity, with the old ones still there."""
+    try:
+        with session.begin_nested():
+            session.execute(delete(NodeSlot).where(NodeSlot.booking_id == booking.id))
+            for slot in slots:
+                slot.booking_id = booking.id
+            session.add_all(slots)
+            session.flush()
+    except IntegrityError as error:
+        raise NoCapacity(TAKEN) from error
+    finally:
+        session.expire(booking, ["slots"])
+
+
+def take(session: Session, booking: Booking, expected_version: int) -> Booking:
+    """The booking as it stands, held with its cluster until the commit. Raises Stale if it has changed."""
+    cluster: Cluster = booking.cluster
+    capacity.lock(session, cluster)
+    booking = hold(session, booking)
+    session.refresh(booking.reservation)
+    if booking.version != expected_version:
+        raise Stale(
+            N_("This booking has changed since you opened the page."),
+            {"state": booking.state.value, "ends_at": booking.ends_at, "version": booking.version},
+        )
+    return booking

@@ -1,0 +1,339 @@
+"""Mending a plan whose capacity has changed: eject what lost its GPUs, and put it in again (pure).
+
+Two answers to the same loss: ``fewest_moves`` touches only what lost its GPUs, ``fewest_drops`` also moves
+others where that saves a booking. What may not move is never touched: a booking that has begun, that a
+person has pinned, or that begins before the cluster is unfrozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from allocator.booking.windows import (
+    Grid,
+    Held,
+    NodeHeld,
+    Place,
+    Shape,
+    free_during,
+    free_starts,
+    nearest_after,
+    nearest_before,
+    pick,
+)
+
+FEWEST_MOVES, FEWEST_DROPS = VARIANTS = ("fewest_moves", "fewest_drops")
+MOST_STARTS = 12  # other starts that are tried for a booking before it is dropped
+
+
+class ChangeKind(StrEnum):
+    """What becomes of a booking. Only a MOVE and a DROP are told to people."""
+
+    REBIND = "rebind"  # other nodes at the same time
+    REPLAN = "replan"  # another start inside of what was promised
+    MOVE = "move"
+    DROP = "drop"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A booking as the mender sees it; ``first`` to ``last`` are the starts that would do.
+
+    ``gap`` stays free behind it. ``movable``: it may get other nodes; ``silent``: another start of these
+    breaks no promise. With ``first`` after ``last`` only its own start will do.
+    """
+
+    id: int
+    version: int
+    shape: Shape
+    starts_at: datetime
+    ends_at: datetime
+    places: tuple[Place, ...]
+    first: datetime
+    last: datetime
+    gap: timedelta = timedelta()
+    movable: bool = True
+    silent: bool = False
+
+    @property
+    def length(self) -> timedelta:
+        return self.ends_at - self.starts_at
+
+    @property
+    def weight(self) -> float:
+        return self.shape.nodes * self.shape.gpus * self.length.total_seconds()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """All GPUs of one node for [starts_at, ends_at)."""
+
+    node_id: int
+    starts_at: datetime
+    ends_at: datetime
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of one booking; ``saves`` is the booking for whose sake an untouched one makes way."""
+
+    booking_id: int
+    version: int
+    kind: ChangeKind
+    starts_at: datetime
+    ends_at: datetime
+    to_starts_at: datetime | None = None
+    to_ends_at: datetime | None = None
+    places: tuple[Place, ...] = ()
+    saves: int | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to mend; ``stuck`` are the bookings that lost GPUs and may not be touched."""
+
+    changes: tuple[Change, ...]
+    stuck: tuple[int, ...] = ()
+
+    def of(self, *kinds: ChangeKind) -> list[Change]:
+        return [change for change in self.changes if change.kind in kinds]
+
+
+class Board:
+    """Which GPUs of which node are taken when, and by which claim."""
+
+    def __init__(self, nodes: Sequence[NodeHeld], claims: Iterable[Claim], whole: bool, grid: Grid) -> None:
+        self._whole, self._grid = whole, grid
+        self._nodes = {node.id: node for node in nodes}
+        self._held: dict[int, list[tuple[Held, int]]] = {
+            node.id: [(one, 0) for one in node.held] for node in nodes
+        }
+        self.claims: dict[int, Claim] = {}
+        for claim in claims:
+            self.put(claim)
+
+    def put(self, claim: Claim) -> None:
+        self.claims[claim.id] = claim
+        for place in claim.places:
+            if place.node_id in self._held:  # a node that is down is nobody's to place on
+                held = Held(place.gpu_from, place.gpu_to, claim.starts_at, claim.ends_at + claim.gap)
+                self._held[place.node_id].append((held, claim.id))
+
+    def take(self, claim: Claim) -> None:
+        del self.claims[claim.id]
+        for place in claim.places:
+            if place.node_id in self._held:
+                self._held[place.node_id] = [x for x in self._held[place.node_id] if x[1] != claim.id]
+
+    def close(self, loss: Loss) -> None:
+        if loss.node_id in self._held:
+            gpus = self._nodes[loss.node_id].gpus
+            self._held[loss.node_id].append((Held(0, gpus, loss.starts_at, loss.ends_at), 0))
+
+    def at(self, claim: Claim, start: datetime, only: Collection[int] | None = None) -> Claim | None:
+        """The claim with that start and places for it (on ``only`` these nodes), or None."""
+        end = start + claim.length
+        free = [free_during(node, start, end + claim.gap) for node in self._rows(only)]
+        places = pick(free, claim.shape, whole=self._whole)
+        return replace(claim, starts_at=start, ends_at=end, places=tuple(places)) if places else None
+
+    def nearest(self, claim: Claim) -> Claim | None:
+        """The claim at the allowed start that is nearest to its own; of two as near the later one."""
+        if claim.first > claim.last:
+            return None
+        starts = free_starts(
+            self._rows(), claim.shape, claim.length + claim.gap, claim.first, claim.last, whole=self._whole
+        )
+        found = (
+            nearest_after(starts, claim.starts_at, self._grid),
+            nearest_before(starts, claim.starts_at, self._grid),
+        )
+        near = sorted((start for start in found if start), key=lambda start: abs(start - claim.starts_at))
+        return self.at(claim, near[0]) if near else None
+
+    def blockers(self, claim: Claim, start: datetime) -> list[Claim] | None:
+        """The lightest claims that must go so that the claim fits at that start; None: it cannot be."""
+        end = start + claim.length + claim.gap
+        found = []
+        for node_id, node in self._nodes.items():
+            if not claim.shape.suits(node.gpus, self._whole):
+                continue
+            for low in range(node.gpus - claim.shape.gpus + 1):
+                high = low + claim.shape.gpus
+                holders = {
+                    who
+                    for held, who in self._held[node_id]
+                    if held.starts_at < end and held.ends_at > start
+                    if held.gpu_from < high and held.gpu_to > low
+                }
+                if 0 in holders or not all(self.claims[who].movable for who in holders):
+                    continue
+                cost = sum(self.claims[who].weight for who in holders)
+                found.append((cost, node_id, low, holders))
+        return self._lightest(found, claim.shape.nodes)
+
+    def _lightest(self, found: Iterable[tuple[float, int, int, set[int]]], nodes: int) -> list[Claim] | None:
+        chosen: dict[int, set[int]] = {}
+        for _, node_id, _, holders in sorted(found, key=lambda one: one[:3]):
+            if node_id not in chosen and len(chosen) < nodes:
+                chosen[node_id] = holders
+        if len(chosen) < nodes:
+            return None
+        return [self.claims[who] for who in sorted(set().union(*chosen.values()))]
+
+    def _rows(self, only: Collection[int] | None = None) -> Iterator[NodeHeld]:
+        for node in self._nodes.values():
+            if only is None or node.id in only:
+                held = tuple(held for held, _ in self._held[node.id])
+                yield NodeHeld(node.id, node.name, node.gpus, held)
+
+
+def hit(claims: Iterable[Claim], losses: Sequence[Loss]) -> list[Claim]:
+    """The claims that lose a GPU at some moment, in the order in which they begin."""
+    by_node: dict[int, list[Loss]] = {}
+    for loss in losses:
+        by_node.setdefault(loss.node_id, []).append(loss)
+    lost = [
+        claim
+        for claim in claims
+        if any(
+            claim.starts_at < loss.ends_at and claim.ends_at + claim.gap > loss.starts_at
+            for place in claim.places
+            for loss in by_node.get(place.node_id, ())
+        )
+    ]
+    return sorted(lost, key=lambda claim: (claim.starts_at, claim.id))
+
+
+def mend(
+    nodes: Sequence[NodeHeld], claims: Sequence[Claim], losses: Sequence[Loss], *, whole: bool, grid: Grid
+) -> dict[str, Variant]:
+    """Both variants, by name. ``claims`` are all bookings from now on, wherever they lie."""
+    lost = hit(claims, losses)
+    board = Board(nodes, claims, whole, grid)
+    ejected = [claim for claim in lost if claim.movable]
+    for claim in ejected:
+        board.take(claim)
+    for loss in losses:
+        board.close(loss)
+    dropped = _insert(board, ejected)
+    fewest_moves = variant_of(claims, board, dropped, losses)
+    saved = _make_room(board, {claim.id: claim for claim in claims}, dropped)
+    left = [claim for claim in dropped if claim.id not in board.claims]
+    fewest_drops = variant_of(claims, board, left, losses, saved)
+    return {FEWEST_MOVES: fewest_moves, FEWEST_DROPS: fewest_drops}
+
+
+def variant_of(
+    claims: Sequence[Claim],
+    board: Board,
+    dropped: Iterable[Claim],
+    losses: Sequence[Loss],
+    saved: Mapping[int, int] | None = None,
+) -> Variant:
+    """What has changed on the board. ``saved``: for whose sake others, that lost nothing, made way."""
+    lost = hit(claims, losses)
+    known = {claim.id for claim in lost}
+    sakes = {who: whom for who, whom in (saved or {}).items() if who not in known}
+    before = {claim.id: claim for claim in claims}
+    stuck = tuple(claim.id for claim in lost if not claim.movable)
+    return Variant(tuple(_changes(before, board, dropped, sakes)), stuck)
+
+
+def _insert(board: Board, ejected: Sequence[Claim]) -> list[Claim]:
+    """Put them in again, first all that can keep their time; returns those that fit nowhere."""
+    by_weight = sorted(ejected, key=lambda claim: (-claim.shape.nodes * claim.shape.gpus, claim.starts_at))
+    waiting = []
+    for claim in by_weight:
+        same = board.at(claim, claim.starts_at)
+        if same:
+            board.put(same)
+        else:
+            waiting.append(claim)
+    dropped = []
+    for claim in waiting:
+        other = board.nearest(claim)
+        if other:
+            board.put(other)
+        else:
+            dropped.append(claim)
+    return dropped
+
+
+def _make_room(board: Board, before: Mapping[int, Claim], dropped: Sequence[Claim]) -> dict[int, int]:
+    """Let others make way for each dropped claim where all of them find another place; who saved whom."""
+    saved: dict[int, int] = {}
+    for claim in sorted(dropped, key=lambda claim: -claim.weight):
+        for start in _starts(claim):
+            moved = _squeeze(board, before, claim, start)
+            if moved is not None:
+                saved |= dict.fromkeys(moved, claim.id)
+                break
+    return saved
+
+
+def _starts(claim: Claim) -> Iterator[datetime]:
+    """Its own start and some around it, the nearest first."""
+    yield claim.starts_at
+    step = max(claim.length, timedelta(hours=1)) / 2
+    step -= step % timedelta(hours=1)
+    for n in range(1, MOST_STARTS // 2 + 1):
+        for start in (claim.starts_at + n * step, claim.starts_at - n * step):
+            if step and claim.first <= start <= claim.last:
+                yield start
+
+
+def _squeeze(board: Board, before: Mapping[int, Claim], claim: Claim, start: datetime) -> list[int] | None:
+    """Place the claim there and its blockers elsewhere, or change nothing and return None."""
+    blockers = board.blockers(claim, start)
+    if blockers is None:
+        return None
+    for blocker in blockers:
+        board.take(blocker)
+    placed = board.at(claim, start)
+    if placed:
+        board.put(placed)
+        again = []
+        for blocker in sorted(blockers, key=lambda one: -one.weight):
+            home = before[blocker.id]
+            other = board.at(blocker, home.starts_at) or board.nearest(home)
+            if other is None:
+                break
+            board.put(other)
+            again.append(other)
+        if len(again) == len(blockers):
+            return [blocker.id for blocker in blockers]
+        for other in again:
+            board.take(other)
+        board.take(placed)
+    for blocker in blockers:
+        board.put(blocker)
+    return None
+
+
+def _changes(
+    before: Mapping[int, Claim], board: Board, dropped: Iterable[Claim], saved: Mapping[int, int]
+) -> Iterator[Change]:
+    for claim in before.values():
+        after = board.claims.get(claim.id)
+        if after is None or (after.starts_at, set(after.places)) == (claim.starts_at, set(claim.places)):
+            continue
+        kind = ChangeKind.REBIND
+        if after.starts_at != claim.starts_at:
+            kind = ChangeKind.REPLAN if claim.silent else ChangeKind.MOVE
+        yield Change(
+            claim.id,
+            claim.version,
+            kind,
+            claim.starts_at,
+            claim.ends_at,
+            after.starts_at,
+            after.ends_at,
+            after.places,
+            saved.get(claim.id),
+        )
+    for claim in dropped:
+        yield Change(claim.id, claim.version, ChangeKind.DROP, claim.starts_at, claim.ends_at)
