@@ -16,7 +16,7 @@ from allocator.authorization import Action, require
 from allocator.errors import Conflict, Fault, Invalid, NotFound
 from allocator.inputs import email_key
 from allocator.locks import hold
-from allocator.models import Application, Person, Quota, QuotaMember, TeamMember
+from allocator.models import Application, Period, Person, Quota, QuotaMember, TeamMember
 from allocator.states import QuotaState
 from config.i18n import N_
 from config.settings import FORBIDDEN_LOGINS
@@ -77,6 +77,21 @@ def grant(
         },
     )
     return quota
+
+
+def usable_in(period: Period) -> Select[Quota]:
+    """The active quotas that could use a period's capacity: its GPUs, and valid at some time within it."""
+    return (
+        select(Quota)
+        .where(
+            Quota.cluster_id == period.cluster_id,
+            Quota.gpu_type == period.gpu_type,
+            Quota.state == QuotaState.ACTIVE,
+            Quota.valid_from < period.ends_at,
+            Quota.valid_until > period.starts_at,
+        )
+        .order_by(Quota.id)
+    )
 
 
 def link_team(

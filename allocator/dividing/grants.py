@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 
 from allocator import capacity, events, ledger
 from allocator.actors import SYSTEM, Actor
+from allocator.applying import quotas
 from allocator.applying.application_checks import MAX_REASON, text_fault
 from allocator.authorization import Action, require
 from allocator.dividing import credits, fingerprints, late_approvals, period_letters
@@ -217,19 +218,9 @@ def _sum(session: Session, period: Period, *kinds: GrantChangeKind) -> int:
 def waiting(session: Session, period: Period) -> Sequence[Quota]:
     """Active quotas valid in a published period that have no grant there: approved too late for it."""
     granted = select(Grant.quota_id).where(Grant.period_id == period.id)
-    return session.scalars(
-        select(Quota)
-        .where(
-            Quota.cluster_id == period.cluster_id,
-            Quota.gpu_type == period.gpu_type,
-            Quota.state == QuotaState.ACTIVE,
-            Quota.valid_from < period.ends_at,
-            Quota.valid_until > period.starts_at,
-            Quota.id.not_in(granted),
-        )
-        .options(joinedload(Quota.application).joinedload(Application.organisation))
-        .order_by(Quota.id)
-    ).all()
+    late = quotas.usable_in(period).where(Quota.id.not_in(granted))
+    whose = joinedload(Quota.application).joinedload(Application.organisation)
+    return session.scalars(late.options(whose)).all()
 
 
 def serve_from_reserve(

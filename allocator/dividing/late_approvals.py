@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session
 
 from allocator import events
 from allocator.actors import SYSTEM
+from allocator.applying import quotas
 from allocator.dividing import period_letters
 from allocator.models import Grant, Period, Quota
-from allocator.states import PeriodState, QuotaState
+from allocator.states import PeriodState
 
 
 def tell(session: Session, quota: Quota, *, now: datetime) -> None:
@@ -28,20 +29,8 @@ def tell(session: Session, quota: Quota, *, now: datetime) -> None:
 def tell_all(session: Session, period: Period, *, now: datetime) -> None:
     """After a publication: whoever was approved when the claims had been collected already."""
     granted = select(Grant.quota_id).where(Grant.period_id == period.id)
-    late = session.scalars(
-        select(Quota)
-        .where(
-            Quota.cluster_id == period.cluster_id,
-            Quota.gpu_type == period.gpu_type,
-            Quota.state == QuotaState.ACTIVE,
-            Quota.created_at > period.collected_at,
-            Quota.valid_from < period.ends_at,
-            Quota.valid_until > period.starts_at,
-            Quota.id.not_in(granted),
-        )
-        .order_by(Quota.id)
-    ).all()
-    for quota in late:
+    late = quotas.usable_in(period).where(Quota.created_at > period.collected_at, Quota.id.not_in(granted))
+    for quota in session.scalars(late).all():
         _tell(session, quota, period, now)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session, joinedload
 
 from allocator import ledger
+from allocator.applying import quotas
 from allocator.dividing import credits
 from allocator.errors import Fault, Invalid
 from allocator.fairshare.credit import Credit
@@ -29,7 +30,6 @@ from allocator.models import (
     Quota,
 )
 from allocator.policy import Policy
-from allocator.states import QuotaState
 from config.i18n import N_
 
 HOUR = 3600
@@ -144,20 +144,10 @@ def gather(session: Session, period: Period, policy: Policy, key: bytes, now: da
 
 
 def _quotas(session: Session, period: Period) -> Sequence[Quota]:
+    application = joinedload(Quota.application)
+    whose = application.joinedload(Application.organisation)
     return session.scalars(
-        select(Quota)
-        .where(
-            Quota.cluster_id == period.cluster_id,
-            Quota.gpu_type == period.gpu_type,
-            Quota.state == QuotaState.ACTIVE,
-            Quota.valid_from < period.ends_at,
-            Quota.valid_until > period.starts_at,
-        )
-        .options(
-            joinedload(Quota.application).joinedload(Application.organisation),
-            joinedload(Quota.application).joinedload(Application.decision),
-        )
-        .order_by(Quota.id)
+        quotas.usable_in(period).options(whose, application.joinedload(Application.decision))
     ).all()
 
 
