@@ -13,7 +13,7 @@ from sqlalchemy import select
 from allocator.applying import application_queries
 from allocator.applying.application_checks import Offer
 from allocator.authorization import Action, may, require
-from allocator.dividing import period_inputs, period_queries, periods, replay
+from allocator.dividing import period_inputs, period_opening, period_queries, periods, replay
 from allocator.dividing.period_comparison import Difference, compare
 from allocator.dividing.period_queries import Row
 from allocator.dividing.publication import may_publish
@@ -189,7 +189,9 @@ def propose(period_id: int) -> ResponseReturnValue:
     """Let the machine divide; the first proposal freezes the inputs."""
     period = period_queries.find_period(db(), current_actor(), period_id)
     try:
-        proposal = periods.propose(db(), current_actor(), period, now=utcnow())
+        proposal = period_opening.propose(
+            db(), current_actor(), period, policy=policy(), key=pseudonym_key(), now=utcnow()
+        )
     except Invalid as error:
         flash("; ".join(translated(fault) for faults in error.fields.values() for fault in faults), "danger")
         return redirect(url_for("periods.show", period_id=period_id), 303)

@@ -99,12 +99,23 @@ def open_(
 @AS
 def propose(period_id: int, name: str, email: str) -> None:
     """Prints the proposal's number and the pools."""
-    from allocator.dividing import periods
+    from allocator.dividing import period_opening
+    from allocator.dividing.period_inputs import pseudonym_key
+    from allocator.policy import load_policy
     from config.clock import utcnow
+    from config.settings import load_settings
 
+    settings = load_settings()
     with _database() as database, _faults_told(), database.transaction() as session:
-        one = _period(session, period_id)
-        proposal = periods.propose(session, _actor(session, email), one, name=name, now=utcnow())
+        proposal = period_opening.propose(
+            session,
+            _actor(session, email),
+            _period(session, period_id),
+            policy=load_policy(settings.policy_file),
+            key=pseudonym_key(settings.secret_key.get_secret_value()),
+            name=name,
+            now=utcnow(),
+        )
         _show(proposal)
 
 

@@ -6,18 +6,19 @@ The machine only prepares. What is divided and what binds stays with people: one
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import exists, or_, select
+from sqlalchemy import ColumnElement, exists, or_, select
 from sqlalchemy.orm import Session
 
 from allocator import events
-from allocator.actors import SYSTEM, Role
+from allocator.actors import SYSTEM, Actor, Role
+from allocator.authorization import Action, require
 from allocator.dividing import period_letters, periods
 from allocator.dividing.periods import Opening
-from allocator.models import Cluster, Node, NodeState, Period, PeriodPlan, Person, Quota, RoleGrant
+from allocator.models import Cluster, Node, NodeState, Period, PeriodPlan, Person, Proposal, Quota, RoleGrant
 from allocator.models.records import Event
 from allocator.policy import Policy
 from allocator.states import PeriodState
@@ -78,6 +79,35 @@ def refresh_due(session: Session, *, policy: Policy, key: bytes, now: datetime) 
 
     A plan that its holder saved must count even when no operator thinks of collecting again.
     """
+    stale = session.scalars(
+        select(Period).where(*_stale()).order_by(Period.id).with_for_update(skip_locked=True, key_share=True)
+    ).all()
+    for period in stale:
+        periods.collect(session, SYSTEM, period, policy=policy, key=key, now=now)
+    return len(stale)
+
+
+def propose(
+    session: Session,
+    actor: Actor,
+    period: Period,
+    *,
+    policy: Policy,
+    key: bytes,
+    name: str = "",
+    now: datetime,
+) -> Proposal:
+    """``periods.propose()``, with what came into a draft since it was collected last.
+
+    A plan saved a moment before the division counts as one saved an hour before.
+    """
+    require(actor, Action.PERIOD_PROPOSE)
+    if session.scalar(select(Period.id).where(Period.id == period.id, *_stale())):
+        periods.collect(session, SYSTEM, period, policy=policy, key=key, now=now)
+    return periods.propose(session, actor, period, name=name, now=now)
+
+
+def _stale() -> Sequence[ColumnElement[bool]]:
     newer_plan = exists().where(PeriodPlan.period_id == Period.id, PeriodPlan.set_at > Period.collected_at)
     newer_quota = exists().where(
         Quota.cluster_id == Period.cluster_id,
@@ -86,15 +116,7 @@ def refresh_due(session: Session, *, policy: Policy, key: bytes, now: datetime) 
         Quota.valid_from < Period.ends_at,
         Quota.valid_until > Period.starts_at,
     )
-    stale = session.scalars(
-        select(Period)
-        .where(Period.state == PeriodState.DRAFT, or_(newer_plan, newer_quota))
-        .order_by(Period.id)
-        .with_for_update(skip_locked=True, key_share=True)
-    ).all()
-    for period in stale:
-        periods.collect(session, SYSTEM, period, policy=policy, key=key, now=now)
-    return len(stale)
+    return Period.state == PeriodState.DRAFT, or_(newer_plan, newer_quota)
 
 
 def remind_due(session: Session, *, policy: Policy, now: datetime) -> int:

@@ -105,6 +105,18 @@ def test_a_draft_takes_in_what_was_planned_and_approved_since(site: Site) -> Non
     assert period_opening.refresh_due(site.session, policy=POLICY, key=KEY, now=NOW + 2 * DAY) == 0
 
 
+def test_a_plan_saved_the_moment_before_counts(site: Site) -> None:
+    quota = site.quota("science", 100)
+    opened(site)
+    period = only_period(site)
+    set_plan(site.session, factories.actor_of(quota.application.applicant), period, quota, 40, 0, now=NOW)
+    made = period_opening.propose(site.session, site.one, period, policy=POLICY, key=KEY, now=NOW)
+    assert [share.gpu_hours for share in made.shares] == [40]
+    # the next proposal divides the same frozen inputs
+    again = period_opening.propose(site.session, site.one, period, policy=POLICY, key=KEY, now=NOW + DAY)
+    assert [share.gpu_hours for share in again.shares] == [40]
+
+
 def test_operators_are_reminded_of_each_step_once(site: Site) -> None:
     opened(site)
     period = only_period(site)
