@@ -12,6 +12,7 @@ from scheduler.clusters.base import (
     Account,
     Cluster,
     ClusterError,
+    Conflict,
     Exists,
     InUse,
     Missing,
@@ -27,6 +28,7 @@ from scheduler.plan import (
     RemoveAccount,
     SaveAccount,
     UpdateReservation,
+    in_the_way,
 )
 
 log = structlog.get_logger(__name__)
@@ -36,6 +38,7 @@ BATCH = 200
 
 GoOn = Callable[[], bool]
 Failures = dict[str, ClusterError]
+ReservationStep = CreateReservation | UpdateReservation | DeleteReservation
 
 
 def always() -> bool:
@@ -60,23 +63,63 @@ def apply(cluster: Cluster, plan: Plan, go_on: GoOn = always) -> Applied:
     saves = [step.account for step in plan.steps if isinstance(step, SaveAccount)]
     removals = [step for step in plan.steps if isinstance(step, RemoveAccount)]
     finished = _in_batches(cluster, saves, cluster.save_accounts, failures, go_on)
-    for step in plan.steps:
-        if isinstance(step, SaveAccount | RemoveAccount):
-            continue
-        if not go_on():
-            return Applied(failures, False)
-        try:
-            _step(cluster, step)
-        except ClusterError as error:
-            _fail(cluster, failures, step.name, error)
-            if isinstance(error, Unreachable):
-                # Each further step would wait for its own timeout; health answers at once, or raises.
-                cluster.health()
+    steps = [step for step in plan.steps if not isinstance(step, SaveAccount | RemoveAccount)]
+    if not _reservations(cluster, steps, failures, go_on):
+        return Applied(failures, False)
     finished = finished and _remove_accounts(cluster, removals, failures, go_on)
     return Applied(failures, finished)
 
 
-def _step(cluster: Cluster, step: CreateReservation | UpdateReservation | DeleteReservation) -> None:
+def _reservations(
+    cluster: Cluster, steps: Sequence[ReservationStep], failures: Failures, go_on: GoOn
+) -> bool:
+    """Every step, and those again that found their place taken, until nobody makes way any more."""
+    waiting = list(steps)
+    while waiting:
+        conflicts: list[tuple[ReservationStep, Conflict]] = []
+        for step in waiting:
+            if not go_on():
+                return False
+            try:
+                _step(cluster, step)
+            except Conflict as error:
+                conflicts.append((step, error))
+            except ClusterError as error:
+                _fail(cluster, failures, step.name, error)
+                if isinstance(error, Unreachable):
+                    # Each further step would wait for its own timeout; health answers at once, or raises.
+                    cluster.health()
+        stuck = [step for step, _ in conflicts]
+        if len(stuck) == len(waiting) and not _make_way(cluster, stuck):
+            for step, conflict in conflicts:
+                _fail(cluster, failures, step.name, conflict)
+            break
+        waiting = stuck
+    return True
+
+
+def _make_way(cluster: Cluster, stuck: list[ReservationStep]) -> bool:
+    """Break a circle: one of ours that stands where another is to go is given back, to be made anew."""
+    for place, step in enumerate(stuck):
+        others = [other.reservation for other in stuck if isinstance(other, UpdateReservation)]
+        if not isinstance(step, UpdateReservation) or not _is_in_the_way(step, others):
+            continue
+        try:
+            _give_back(cluster, step.name)
+        except ClusterError as error:
+            # Jobs run in it: it stays, and those behind it wait.
+            log.info("stays in the way", cluster=cluster.slug, name=step.name, code=error.code)
+            continue
+        stuck[place] = CreateReservation(step.reservation)
+        return True
+    return False
+
+
+def _is_in_the_way(step: UpdateReservation, wanted: Sequence[Reservation]) -> bool:
+    return any(one.name != step.name and any(in_the_way(one, [step.actual])) for one in wanted)
+
+
+def _step(cluster: Cluster, step: ReservationStep) -> None:
     if isinstance(step, CreateReservation):
         _create(cluster, step.reservation)
     elif isinstance(step, UpdateReservation):

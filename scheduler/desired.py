@@ -12,11 +12,12 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from allocator.dividing import period_limits
-from allocator.models import Booking, Cluster, Node, NodeSlot, Person, Quota, QuotaMember
+from allocator.models import Booking, Cluster, Node, NodeSlot, NodeState, Person, Quota, QuotaMember
 from allocator.models import Reservation as ReservationRow
 from allocator.states import VOID_BOOKINGS, BookingState, QuotaState, ReservationState
 from scheduler.clusters import base
 from scheduler.clusters.names import MOST_SHARES
+from scheduler.outages import TrackedOutage, read_outages, retired_outages
 from scheduler.plan import OUR_ACCOUNT, OUR_RESERVATION, Wanted
 
 # A limit must stand before the booking begins that it is for, and rounds are half a minute apart.
@@ -31,7 +32,8 @@ UNSURE = (BookingState.HELD, BookingState.PLANNED)
 class Tracked:
     """One reservation's row as it was read.
 
-    ``wanted``: the cluster should have it now; ``over``: its booking has ended or was cancelled.
+    ``wanted``: the cluster should have it now; ``over``: its booking has ended or was cancelled; ``waits``:
+    for nodes that are announced and not there yet.
     """
 
     id: int
@@ -41,6 +43,7 @@ class Tracked:
     seen_before: bool
     wanted: bool
     over: bool
+    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Desired:
     wanted: Wanted
     quotas: Mapping[str, int]
     tracked: Mapping[str, Tracked]
+    outages: tuple[TrackedOutage, ...] = ()
 
 
 def read_desired(
@@ -71,11 +75,12 @@ def read_desired(
     # A closed quota's account stays for as long as one of its bookings is kept.
     needed = {row.quota_id for row in live if row.quota_state is not QuotaState.ACTIVE}
     accounts, quotas = _accounts(session, cluster.id, needed, now)
-    reservations = _reservations(session, live)
+    reservations, waiting = _reservations(session, live)
     if not cluster.reserves_gpus:
         for name, gpus in _gpus_at_a_time(live, reservations, now).items():
             accounts[name] = replace(accounts[name], gpus=gpus)
-    lost = {row.name for row in live} - reservations.keys()
+    lost = {row.name for row in live} - reservations.keys() - waiting
+    outages = read_outages(session, cluster.id, now)
     tracked = {
         row.name: Tracked(
             row.id,
@@ -85,13 +90,17 @@ def read_desired(
             row.seen_at is not None,
             row.name in reservations,
             row.booking_state not in LIVE,
+            row.name in waiting,
         )
         for row in rows
         if row.name not in lost
     }
+    reservations |= outages.reservations
     unwanted = {name for name in shown if name not in reservations and name not in accounts}
-    retired = frozenset(_retired(session, cluster.id, unwanted, now))
-    return Desired(cluster.id, Wanted(accounts, reservations, retired), quotas, tracked)
+    # One that was moved to nodes that are still to come holds what others may have by now.
+    retired = frozenset(_retired(session, cluster.id, unwanted, now)) | (waiting & unwanted)
+    wanted = Wanted(accounts, reservations, retired)
+    return Desired(cluster.id, wanted, quotas, tracked, outages.tracked)
 
 
 def _retired(session: Session, cluster_id: int, names: Iterable[str], now: datetime) -> Iterator[str]:
@@ -110,6 +119,7 @@ def _retired(session: Session, cluster_id: int, names: Iterable[str], now: datet
         ids = {int(name.removeprefix("kezek-q")) for name in some if OUR_ACCOUNT.fullmatch(name)}
         quotas = select(Quota.id).where(Quota.cluster_id == cluster_id, Quota.id.in_(storable(ids)))
         yield from (Quota.account_name(quota_id) for quota_id in session.scalars(quotas))
+    yield from retired_outages(session, cluster_id, names)
 
 
 def storable(ids: Iterable[int]) -> list[int]:
@@ -150,14 +160,22 @@ def _is_wanted(row: Any, now: datetime) -> bool:
     return row.booking_state in LIVE and row.ends_at > now
 
 
-def _reservations(session: Session, live: Iterable[Any]) -> dict[str, base.Reservation]:
+def _reservations(
+    session: Session, live: Iterable[Any]
+) -> tuple[dict[str, base.Reservation], frozenset[str]]:
+    """What to make, and the names of what has to wait for nodes that are announced and not there yet."""
     bookings = {row.booking_id: row for row in live}
     nodes: dict[int, list[tuple[str, int]]] = defaultdict(list)
-    for booking_id, name, gpus in _slots(session, bookings):
+    waiting = set()
+    for booking_id, name, gpus, state in _slots(session, bookings):
         nodes[booking_id].append((name, gpus))
+        if state is NodeState.EXPECTED:
+            waiting.add(bookings[booking_id].name)
     made = {}
     for booking_id, row in bookings.items():
         places = nodes.get(booking_id)
+        if row.name in waiting:
+            continue
         if not places:
             # The slots went with a cancellation that came between the two queries: the next round sees it.
             continue
@@ -170,19 +188,20 @@ def _reservations(session: Session, live: Iterable[Any]) -> dict[str, base.Reser
             accounts=(Quota(id=row.quota_id).account,),
             gpus_per_node=None if whole else row.gpus_per_node,
         )
-    return made
+    return made, frozenset(waiting)
 
 
-def _slots(session: Session, bookings: Iterable[int]) -> Iterator[tuple[int, str, int]]:
-    """The booking, the node's name and how many GPUs the node has."""
+def _slots(session: Session, bookings: Iterable[int]) -> Iterator[tuple[int, str, int, NodeState]]:
+    """The booking, the node's name, how many GPUs the node has and how it is."""
     ids = sorted(bookings)
     for start in range(0, len(ids), CHUNK):
         statement = (
-            select(NodeSlot.booking_id, Node.name, Node.gpus)
+            select(NodeSlot.booking_id, Node.name, Node.gpus, Node.state)
             .join(Node, Node.id == NodeSlot.node_id)
             .where(NodeSlot.booking_id.in_(ids[start : start + CHUNK]))
         )
-        yield from ((booking or 0, name, gpus) for booking, name, gpus in session.execute(statement))
+        for booking, name, gpus, state in session.execute(statement):
+            yield booking or 0, name, gpus, state
 
 
 def _gpus_at_a_time(

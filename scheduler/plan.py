@@ -14,6 +14,8 @@ from scheduler.clusters.base import OUR_PREFIX, Account, Reservation
 
 # What Kezek calls its own; others with our prefix are somebody's experiment.
 OUR_RESERVATION = re.compile(r"kezek-[1-9][0-9]{0,18}", re.ASCII)
+# The second number: nodes of one outage that it takes at different times have reservations of their own.
+OUR_OUTAGE = re.compile(r"kezek-outage-(?P<id>[1-9][0-9]{0,18})(?:-[1-9][0-9]{0,3})?", re.ASCII)
 OUR_ACCOUNT = re.compile(r"kezek-q[1-9][0-9]{0,18}", re.ASCII)
 START = "start"
 
@@ -103,6 +105,7 @@ class UpdateReservation:
 
     reservation: Reservation
     differences: tuple[Difference, ...]
+    actual: Reservation
 
     @property
     def name(self) -> str:
@@ -212,7 +215,7 @@ def _reservation_steps(
     deletes = [
         DeleteReservation(found)
         for name, found in sorted(actual.reservations.items())
-        if name in wanted.retired and OUR_RESERVATION.fullmatch(name)
+        if name in wanted.retired and (OUR_RESERVATION.fullmatch(name) or OUR_OUTAGE.fullmatch(name))
     ]
     updates, creates = [], []
     for name, reservation in sorted(wanted.reservations.items()):
@@ -220,7 +223,7 @@ def _reservation_steps(
         if found is None:
             creates.append(CreateReservation(_from_now(reservation, actual.now)))
         elif faults := reservation_differences(reservation, found, actual.now):
-            updates.append(UpdateReservation(_correction(reservation, found, actual.now), faults))
+            updates.append(UpdateReservation(_correction(reservation, found, actual.now), faults, found))
     return deletes, updates, creates
 
 
@@ -253,6 +256,8 @@ def reservation_differences(
         faults.append(Difference("nodes", _names(actual.nodes), _names(wanted.nodes)))
     if set(wanted.accounts) != set(actual.accounts):
         faults.append(Difference("accounts", _names(actual.accounts), _names(wanted.accounts)))
+    if wanted.maintenance != actual.maintenance:
+        faults.append(Difference("maintenance", str(actual.maintenance), str(wanted.maintenance)))
     # Not every cluster tells how many GPUs it holds: silence is no difference, or we'd correct for ever.
     if actual.gpus_per_node is not None and wanted.gpus_per_node != actual.gpus_per_node:
         faults.append(
@@ -275,6 +280,8 @@ def _notices(wanted: Wanted, actual: Actual) -> Iterator[Notice]:
         yield AccountingAway()
     foreign = [found for name, found in actual.reservations.items() if not wanted.knows(name)]
     for _, reservation in sorted(wanted.reservations.items()):
+        if reservation.maintenance:  # it lies over everything
+            continue
         yield from in_the_way(reservation, foreign)
     for found in foreign:
         if found.name.startswith(OUR_PREFIX):
@@ -313,7 +320,8 @@ def _account(account: Account) -> str:
 def _reservation(reservation: Reservation) -> str:
     gpus = "all" if reservation.gpus_per_node is None else reservation.gpus_per_node
     shape = f"{_names(reservation.nodes)} × {gpus} GPUs"
-    return f"{reservation.name}  {_window(reservation)}  {shape}  {_names(reservation.accounts)}"
+    whose = "maintenance" if reservation.maintenance else _names(reservation.accounts)
+    return f"{reservation.name}  {_window(reservation)}  {shape}  {whose}"
 
 
 def _window(reservation: Reservation) -> str:

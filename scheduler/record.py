@@ -15,7 +15,7 @@ from allocator import events, problems, states
 from allocator.actors import SYSTEM
 from allocator.booking import booking_letters
 from allocator.db import Database
-from allocator.models import Booking, Quota
+from allocator.models import Booking, Outage, Quota
 from allocator.models import Reservation as ReservationRow
 from allocator.states import ReservationState
 from scheduler.clusters.base import ClusterError, Conflict, Reservation
@@ -87,6 +87,7 @@ def record(
             for finding in chunk:
                 _settle(session, finding, tally, now)
     _record_quotas(database, desired, failures, after, now)
+    _record_outages(database, desired, failures, after, now)
     return tally
 
 
@@ -102,6 +103,8 @@ def findings(
             # delivered decides what is charged.
             if actual is None and row.over:
                 yield Finding(row, ReservationState.RELEASED)
+            elif actual is None and row.waits and row.state is not ReservationState.PENDING:
+                yield Finding(row, ReservationState.PENDING)
             continue
         wanted = desired.wanted.reservations[name]
         if actual is not None and not reservation_differences(wanted, actual, after.now):
@@ -201,6 +204,26 @@ def _record_quotas(
     with database.transaction() as session:
         for quota_id, problem in bad.items():
             session.execute(update(Quota).where(Quota.id == quota_id).values(limits_problem=problem))
+
+
+def _record_outages(
+    database: Database, desired: Desired, failures: Mapping[str, ClusterError], after: Actual, now: datetime
+) -> None:
+    """Whether jobs are kept off the nodes of each outage; what is as it was is not written again."""
+    wanted = desired.wanted.reservations
+    changed: list[tuple[int, dict[str, object]]] = []
+    for outage in desired.outages:
+        held = [(wanted[name], after.reservations.get(name)) for name in outage.names]
+        kept = all(found and not reservation_differences(one, found, after.now) for one, found in held)
+        said = next((str(failures[name])[:LONGEST] for name in outage.names if name in failures), None)
+        problem = None if kept else said or outage.problem
+        reserved_at = (outage.reserved_at or now) if kept and held else None
+        if (problem, reserved_at) != (outage.problem, outage.reserved_at):
+            changed.append((outage.id, {"problem": problem, "reserved_at": reserved_at}))
+    if changed:
+        with database.transaction() as session:
+            for outage_id, values in changed:
+                session.execute(update(Outage).where(Outage.id == outage_id).values(**values))
 
 
 def _chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

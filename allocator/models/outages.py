@@ -22,6 +22,7 @@ class Outage(Base):
     """Nodes that cannot be booked in [starts_at, ends_at): planned maintenance, or an outage (R-8).
 
     Published, it holds them by ``slots`` of its own, so that the database refuses a booking there.
+    ``reserved_at`` is when the cluster was first seen to keep jobs off them, ``problem`` why it does not.
     """
 
     __tablename__ = "outages"
@@ -41,6 +42,8 @@ class Outage(Base):
     created_at: Mapped[datetime]
     published_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id"), index=True)
     published_at: Mapped[datetime | None]
+    reserved_at: Mapped[datetime | None]
+    problem: Mapped[str | None] = mapped_column(String(500))
     version: Mapped[int] = mapped_column(default=1)
 
     cluster: Mapped[Cluster] = relationship()

@@ -72,7 +72,11 @@ class Account:
 
 @dataclass(frozen=True)
 class Reservation:
-    """Named nodes for a window. ``gpus_per_node`` None: whole nodes; a number: only so many GPUs of each."""
+    """Named nodes for a window. ``gpus_per_node`` None: whole nodes; a number: only so many GPUs of each.
+
+    ``maintenance``: nobody's jobs start there, whatever else holds the nodes; what runs already is not
+    ended. It has no accounts: only the cluster's own administrator may try the nodes out.
+    """
 
     name: str
     starts_at: datetime
@@ -80,6 +84,7 @@ class Reservation:
     nodes: tuple[str, ...]
     accounts: tuple[str, ...]
     gpus_per_node: int | None = None
+    maintenance: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,8 +174,8 @@ class Cluster(Protocol):
         ...
 
     def create_reservation(self, reservation: Reservation) -> None:
-        """Create and read back. Raises Conflict (overlap, busy nodes), Exists (name taken), Refused (account,
-        time, node), UnderDelivered when the cluster gave other nodes than asked."""
+        """Create and read back. Raises Conflict (overlap, busy nodes; never for maintenance), Exists (name
+        taken), Refused (account, time, node), UnderDelivered when the cluster gave other nodes than asked."""
         ...
 
     def update_reservation(self, reservation: Reservation) -> None:

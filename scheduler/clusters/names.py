@@ -68,7 +68,10 @@ def _reservation_fault(reservation: Reservation) -> str | None:
         return "the window does not end after it starts, or ends too late"
     if not reservation.nodes or len(set(reservation.nodes)) != len(reservation.nodes):
         return "no nodes, or one twice"
-    if not reservation.accounts:
+    if reservation.maintenance:
+        if reservation.accounts or reservation.gpus_per_node is not None:
+            return "maintenance is of whole nodes and nobody's"
+    elif not reservation.accounts:
         return "no account: anybody could use it"
     # An account of another system may be named, to share a window with it; its name must still be harmless.
     for name in _bad((*reservation.nodes, *reservation.accounts)):

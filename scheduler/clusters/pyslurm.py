@@ -2,7 +2,7 @@
 processes.
 
 What pyslurm cannot do stays with the commands: accounts and limits, parts of nodes (it has no
-``TRESPerNode``),
+``TRESPerNode``), making maintenance (it would clear flags that Slurm sets by itself),
 and usage (it keeps one run for each job, so a requeued job would lose all but one of its runs).
 
 pyslurm is GPL-2.0, optional and built against the site's own libslurm. libslurm reads SLURM_CONF once for the
@@ -61,11 +61,13 @@ class PyslurmCluster(SlurmCliCluster):
         return sorted(found, key=lambda partition: partition.name)
 
     def _held(self) -> list[Held]:
-        loaded = self._ask(lambda: [_reservation(one) for one in self._library.Reservations.load().values()])
+        flag = self._library.ReservationFlags.MAINTENANCE
+        every = self._ask(self._library.Reservations.load).values()
+        loaded = [_reservation(one, flag) for one in every]
         return sorted((Held(one) for one in loaded), key=lambda held: held.reservation.name)
 
     def _make(self, reservation: Reservation) -> None:
-        if reservation.gpus_per_node is not None:
+        if reservation.gpus_per_node is not None or reservation.maintenance:
             super()._make(reservation)
             return
         # The order matters: an end that is given before the start would be counted from now.
@@ -106,8 +108,15 @@ def _node(one: Any) -> Node | None:
     return Node(one.name, tuple(one.partitions or ()), kind, gpus, state, one.reason or "")
 
 
-def _reservation(one: Any) -> Reservation:
-    # .flags and .to_dict() are left alone: they raise for reservations with tres.
+def _is_maintenance(one: Any, flag: Any) -> bool:
+    try:
+        return flag in one.flags
+    except ValueError:
+        # Flags that pyslurm does not know, as reservations of parts of nodes have: no maintenance of ours.
+        return False
+
+
+def _reservation(one: Any, maintenance: Any) -> Reservation:
     names = tuple(text.expand_hosts(one.nodes or ""))
     gpus = int((one.tres or {}).get("gres/gpu", 0))
     return Reservation(
@@ -117,4 +126,5 @@ def _reservation(one: Any) -> Reservation:
         nodes=names,
         accounts=tuple(one.accounts or ()),
         gpus_per_node=gpus // len(names) if gpus and names else None,
+        maintenance=_is_maintenance(one, maintenance),
     )

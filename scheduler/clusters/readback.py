@@ -23,7 +23,12 @@ class Held:
 
 def check_free(slug: str, asked: Reservation, held: Iterable[Held]) -> None:
     """Raises Conflict for overlaps that Slurm lets pass: whole nodes over parts of nodes (26.05), and over
-    reservations with ``overlap`` or ``maint`` (all). How many GPUs of a node are free is Slurm's to say."""
+    reservations with ``overlap`` or ``maint`` (all). How many GPUs of a node are free is Slurm's to say.
+
+    Maintenance lies over everything: nodes that are taken apart serve nobody's reservation.
+    """
+    if asked.maintenance:
+        return
     for other in held:
         one = other.reservation
         apart = one.ends_at <= asked.starts_at or one.starts_at >= asked.ends_at
@@ -49,6 +54,8 @@ def difference(asked: Reservation, shown: Reservation) -> str:
         faults.append(f"end {shown.ends_at:%Y-%m-%dT%H:%M:%SZ} instead of {asked.ends_at:%Y-%m-%dT%H:%M:%SZ}")
     if set(asked.accounts) != set(shown.accounts):
         faults.append(f"accounts {','.join(shown.accounts) or 'none'} instead of {','.join(asked.accounts)}")
+    if asked.maintenance != shown.maintenance:
+        faults.append("maintenance" if shown.maintenance else "no maintenance")
     if asked.gpus_per_node != shown.gpus_per_node:
         faults.append(f"{shown.gpus_per_node or 'all'} GPUs a node instead of {asked.gpus_per_node or 'all'}")
     return "; ".join(faults)

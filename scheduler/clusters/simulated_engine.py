@@ -144,11 +144,20 @@ def _up(db: sqlite3.Connection) -> dict[str, int]:
 
 def _free_in_reservation(db: sqlite3.Connection, window: sqlite3.Row) -> dict[str, int]:
     up, busy, ours = _up(db), _busy(db), _busy(db, window["name"])
+    closed = {
+        row["node"]
+        for row in db.execute(
+            """SELECT node FROM maintenance JOIN reservation_node USING (reservation)
+            JOIN reservation ON name = reservation
+            WHERE name <> ? AND starts_at < ? AND ends_at > ?""",
+            (window["name"], window["ends_at"], window["starts_at"]),
+        )
+    }
     free = {}
     for (name,) in db.execute(
         "SELECT node FROM reservation_node WHERE reservation = ? ORDER BY node", (window["name"],)
     ):
-        if name in up:
+        if name in up and name not in closed:
             share = up[name] if window["gpus_per_node"] is None else int(window["gpus_per_node"])
             free[name] = min(share - ours.get(name, 0), up[name] - busy.get(name, 0))
     return free

@@ -29,6 +29,7 @@ def read(db: sqlite3.Connection) -> list[Reservation]:
     nodes: dict[str, list[str]] = {}
     for row in db.execute("SELECT reservation, node FROM reservation_node ORDER BY node"):
         nodes.setdefault(row["reservation"], []).append(row["node"])
+    maintenance = {row["reservation"] for row in db.execute("SELECT reservation FROM maintenance")}
     return [
         Reservation(
             row["name"],
@@ -37,6 +38,7 @@ def read(db: sqlite3.Connection) -> list[Reservation]:
             tuple(nodes.get(row["name"], ())),
             tuple(filter(None, row["accounts"].split(","))),
             row["gpus_per_node"],
+            row["name"] in maintenance,
         )
         for row in db.execute("SELECT * FROM reservation ORDER BY name")
     ]
@@ -56,6 +58,8 @@ def write(db: sqlite3.Connection, reservation: Reservation, nodes: tuple[str, ..
         ),
     )
     db.executemany("INSERT INTO reservation_node VALUES (?, ?)", [(reservation.name, node) for node in nodes])
+    if reservation.maintenance:
+        db.execute("INSERT INTO maintenance VALUES (?)", (reservation.name,))
 
 
 def check(slug: str, db: sqlite3.Connection, asked: Reservation, now: int, existing: bool = False) -> None:
@@ -79,7 +83,8 @@ def check(slug: str, db: sqlite3.Connection, asked: Reservation, now: int, exist
             raise Refused.said(slug, f"{asked.name}: Invalid node name specified: {node}")
         if asked.gpus_per_node is not None and asked.gpus_per_node > gpus[node]:
             raise Refused.said(slug, f"{asked.name}: Requested node configuration is not available: {node}")
-        _check_free(slug, db, asked, node, gpus[node])
+        if not asked.maintenance:
+            _check_free(slug, db, asked, node, gpus[node])
 
 
 def _check_free(slug: str, db: sqlite3.Connection, asked: Reservation, node: str, gpus: int) -> None:
@@ -130,7 +135,7 @@ def remember_unsaved(db: sqlite3.Connection, name: str, at: float) -> None:
     if before is not None:
         text = json.dumps(
             [before.starts_at.timestamp(), before.ends_at.timestamp(), before.nodes, before.accounts,
-             before.gpus_per_node]
+             before.gpus_per_node, before.maintenance]
         )  # fmt: skip
     db.execute("INSERT INTO unsaved (at, name, before) VALUES (?, ?, ?)", (at, name, text))
     # Slurm saves within seconds: what is a minute old can no longer be lost.
@@ -142,7 +147,8 @@ def forget_unsaved(db: sqlite3.Connection, since: float) -> None:
     for row in db.execute("SELECT * FROM unsaved WHERE at > ? ORDER BY id DESC", (since,)).fetchall():
         db.execute("DELETE FROM reservation WHERE name = ?", (row["name"],))
         if row["before"]:
-            starts, ends, nodes, accounts, gpus = json.loads(row["before"])
-            before = Reservation(row["name"], utc(starts), utc(ends), tuple(nodes), tuple(accounts), gpus)
+            starts, ends, nodes, accounts, gpus, maintenance = json.loads(row["before"])
+            who = tuple(accounts)
+            before = Reservation(row["name"], utc(starts), utc(ends), tuple(nodes), who, gpus, maintenance)
             write(db, before, before.nodes)
     db.execute("DELETE FROM unsaved WHERE at > ?", (since,))

@@ -36,6 +36,8 @@ CREATE TABLE IF NOT EXISTS reservation_node (
     reservation TEXT NOT NULL REFERENCES reservation ON DELETE CASCADE, node TEXT NOT NULL,
     PRIMARY KEY (reservation, node));
 CREATE INDEX IF NOT EXISTS reservation_of_node ON reservation_node (node);
+CREATE TABLE IF NOT EXISTS maintenance (
+    reservation TEXT PRIMARY KEY REFERENCES reservation ON DELETE CASCADE);
 CREATE TABLE IF NOT EXISTS unsaved (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, before TEXT);
 CREATE TABLE IF NOT EXISTS run (

@@ -34,6 +34,9 @@ from scheduler.clusters.slurm_tools import Tools
 PING_SECONDS = 2
 # Reservations of some GPUs of named nodes (TRESPerNode=gres/gpu=…) came with this release.
 GPU_RESERVATIONS_SINCE = (23, 11)
+# Slurm makes no reservation that is nobody's, and who mends a node has this login anyway.
+ADMINISTRATOR = "root"
+MAINTENANCE = ("MAINT", "IGNORE_JOBS")
 _Parsed = TypeVar("_Parsed")
 _VERSION = re.compile(r"SLURM_VERSION\s*=\s*(?P<version>(\d+)\.(\d+)\S*)")
 _NAME = re.compile(r"^ClusterName\s*=\s*(?P<name>[A-Za-z0-9_-]+)\s*$", re.MULTILINE)
@@ -129,7 +132,7 @@ class SlurmCliCluster:
             f"StartTime={_uts(reservation.starts_at)}",
             f"EndTime={_uts(reservation.ends_at)}",
             f"Nodes={','.join(reservation.nodes)}",
-            f"Accounts={','.join(reservation.accounts)}",
+            *_holders(reservation),
             *self._part(reservation),
         )
 
@@ -161,7 +164,8 @@ class SlurmCliCluster:
         before = found.reservation
         same_nodes = set(before.nodes) == set(wanted.nodes)
         gpus = (before.gpus_per_node, wanted.gpus_per_node)
-        if gpus[0] != gpus[1] or (not same_nodes and gpus != (None, None)):
+        another_kind = gpus[0] != gpus[1] or before.maintenance != wanted.maintenance
+        if another_kind or (not same_nodes and gpus != (None, None)):
             self.delete_reservation(reservation.name)
             self._make(reservation)
         else:
@@ -240,6 +244,13 @@ class SlurmCliCluster:
             return parse(output)
         except text.Unreadable as error:
             raise Garbled.said(self.slug, f"{' '.join(argv)[:80]}: {error}") from error
+
+
+def _holders(reservation: Reservation) -> list[str]:
+    """Who may use it. Jobs that run when maintenance is announced are neither in its way nor ended by it."""
+    if reservation.maintenance:
+        return [f"Users={ADMINISTRATOR}", f"Flags={','.join(MAINTENANCE)}"]
+    return [f"Accounts={','.join(reservation.accounts)}"]
 
 
 def _uts(moment: datetime) -> str:

@@ -185,6 +185,7 @@ def reservation(record: dict[str, str]) -> Reservation:
     if starts is None or ends is None:
         raise Unreadable(f"no times: {record}"[:300])
     accounts = record.get("Accounts", "")
+    flags = record.get("Flags", "").split(",")
     gpus = gpus_of_tres(record.get("TRES", ""))
     return Reservation(
         name=value(record, "ReservationName"),
@@ -193,6 +194,7 @@ def reservation(record: dict[str, str]) -> Reservation:
         nodes=names,
         accounts=() if accounts in _NOTHING else tuple(accounts.split(",")),
         gpus_per_node=gpus // len(names) if gpus and names else None,
+        maintenance="MAINT" in flags,
     )
 
 
