@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,19 +25,29 @@ class Opening:
 
 
 class Calendar:
-    """GPUs free on each node at each slot of a horizon; slots × nodes bytes and little more.
+    """GPUs free on each node at each slot of a horizon; slots × nodes bytes and as much again.
 
-    capacity: nodes × slots, GPUs that can be used at all (None: 8 everywhere).
+    capacity: nodes × slots, GPUs that can be used at all (None: 8 everywhere). groups: the leaf switch of
+    each node, by number; several nodes come from one leaf where they can.
     """
 
-    def __init__(self, nodes: int, slots: int, capacity: NDArray[np.int8] | None = None) -> None:
+    def __init__(
+        self,
+        nodes: int,
+        slots: int,
+        capacity: NDArray[np.int8] | None = None,
+        groups: Sequence[int] | None = None,
+    ) -> None:
         if capacity is None:
             capacity = np.full((nodes, slots), GPUS_PER_NODE, np.int8)
         if capacity.shape != (nodes, slots):
             raise ValueError(f"capacity must be nodes × slots = {(nodes, slots)}")
         self.nodes, self.slots = nodes, slots
-        self._free = np.ascontiguousarray(capacity.T.astype(np.int8))
-        self._levels = asking.count_levels(self._free)
+        self._able = asking.able_of(np.ascontiguousarray(capacity, np.int8))
+        self._group = np.array(() if groups is None else groups, np.int32)
+        # What a question needs is made once: a question is over sooner than the making would be.
+        words = self._able.shape[1]
+        self._fit, self._tail = np.zeros(words, np.uint64), np.zeros((words, slots), np.uint64)
         self._found = np.zeros(nodes, np.int32)
 
     def place(self, nodes: Sequence[int], gpus: int, start: int, duration: int) -> None:
@@ -55,33 +65,42 @@ class Calendar:
 
         before: slot by which it must have ended. None where there is no such start.
         """
-        if nodes < 1 or duration < 1 or not 1 <= gpus <= GPUS_PER_NODE:
-            raise ValueError("ask for at least one node, one slot and one to eight GPUs")
-        end = self.slots if before is None else min(before, self.slots)
-        start = asking.earliest(
-            self._free, self._levels, nodes, gpus, duration, max(0, after), end, self._found
-        )
-        return None if start < 0 else Opening(start, tuple(self._found[:nodes].tolist()))
+        return self._ask(asking.earliest, nodes, gpus, duration, after, before)
 
     def book(
         self, nodes: int, gpus: int, duration: int, after: int = 0, before: int | None = None
     ) -> Opening | None:
         """Place at the earliest opening, if there is one."""
-        opening = self.earliest(nodes, gpus, duration, after, before)
-        if opening:
-            self.place(opening.nodes, gpus, opening.start, duration)
-        return opening
+        return self._ask(asking.earliest_taken, nodes, gpus, duration, after, before)
+
+    def _ask(
+        self,
+        kernel: Callable[..., int],
+        nodes: int,
+        gpus: int,
+        duration: int,
+        after: int,
+        before: int | None,
+    ) -> Opening | None:
+        if nodes < 1 or duration < 1 or not 1 <= gpus <= GPUS_PER_NODE:
+            raise ValueError("ask for at least one node, one slot and one to eight GPUs")
+        end = self.slots if before is None or before > self.slots else before
+        found = self._found
+        after = after if after > 0 else 0
+        start = kernel(
+            self._able, nodes, gpus, duration, after, end, self._group, self._fit, self._tail, found
+        )
+        return None if start < 0 else Opening(start, tuple(found[:nodes].tolist()))
 
     def free(self, start: int, end: int | None = None) -> NDArray[np.int8]:
         """GPUs free on each node at a slot, or all along from start to end."""
         if not 0 <= start < self.slots:
             raise ValueError("the slot lies outside the horizon")
-        return asking.least_free(self._free, start, min(end or start + 1, self.slots))
+        return asking.least_free(self._able, self.nodes, start, min(end or start + 1, self.slots))
 
     def nodes_free(self, gpus: int = GPUS_PER_NODE) -> NDArray[np.int32]:
         """At every slot, how many nodes have at least so many GPUs free."""
-        count: NDArray[np.int32] = self._levels[gpus].copy()
-        return count
+        return asking.count_able(self._able, gpus)
 
     def _book(self, nodes: Sequence[int], gpus: int, start: int, duration: int) -> None:
         end = start + duration
@@ -90,6 +109,6 @@ class Calendar:
         names = np.array(nodes, np.int32)
         if len(set(nodes)) < len(nodes) or names.min(initial=0) < 0 or names.max(initial=0) >= self.nodes:
             raise Overbooked("nodes must be different ones of this calendar")
-        wrong = asking.book(self._free, self._levels, names, gpus, start, end)
+        wrong = asking.book(self._able, names, gpus, start, end)
         if wrong >= 0:
             raise Overbooked(f"node {wrong} cannot take it")

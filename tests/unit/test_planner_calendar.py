@@ -43,6 +43,36 @@ def test_the_earliest_opening_is_the_earliest(asked: list[tuple[int, ...]], brok
     assert calendar.nodes_free().tolist() == (capacity == 8).sum(axis=0).tolist()
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000))
+def test_more_nodes_than_a_word_has_bits_are_asked_alike(seed: int) -> None:
+    """One hundred and thirty nodes over a long horizon, long bookings among short ones."""
+    dice, nodes, slots = np.random.default_rng(seed), 130, 90
+    capacity = np.full((nodes, slots), 8, np.int8)
+    capacity[dice.integers(nodes, size=20), dice.integers(slots)] = dice.integers(0, 8)
+    calendar, free = Calendar(nodes, slots, capacity), capacity.astype(int)
+    for _ in range(40):
+        wide, gpus = int(dice.choice([1, 60, 100, 130])), int(dice.choice([1, 4, 8]))
+        duration, after = int(dice.choice([1, 5, 40])), int(dice.integers(slots))
+        opening = calendar.book(wide, gpus, duration, after)
+        assert (opening and opening.start) == by_hand(free, wide, gpus, duration, after, slots)
+        if opening:
+            free[list(opening.nodes), opening.start : opening.start + duration] -= gpus
+        assert free.min() >= 0
+    for gpus in range(1, 9):
+        assert calendar.nodes_free(gpus).tolist() == (free >= gpus).sum(axis=0).tolist()
+
+
+def test_several_nodes_come_from_one_leaf_switch_where_they_can() -> None:
+    calendar = Calendar(8, 10, groups=[0, 1, 0, 1, 0, 1, 0, 2])
+    calendar.place([0], 8, 0, 10)
+    for wanted, expected in ((3, {2, 4, 6}), (2, {2, 4}), (5, {1, 2, 3, 4, 6})):
+        opening = calendar.earliest(wanted, 8, 4)
+        assert opening
+        assert (opening.start, len(opening.nodes)) == (0, wanted)
+        assert set(opening.nodes) == expected
+
+
 def test_a_part_goes_to_the_fullest_node_that_has_room() -> None:
     calendar = Calendar(3, 10)
     calendar.place([1], 5, 0, 10)
