@@ -78,7 +78,7 @@ def save_nodes(session: Session, cluster: Cluster, nodes: Sequence[NodeSeen], no
     moved: list[tuple[Node, NodeState, NodeState]] = []
     rebuilt: list[tuple[Node, dict[str, object]]] = []
     for name, node in known.items():
-        target = seen[name].state if name in seen else _unseen(node, now)
+        target = _target(node, seen.get(name), now)
         if node.state != target:
             moved.append((node, node.state, target))
         before = _hardware(node)
@@ -106,12 +106,20 @@ def save_nodes(session: Session, cluster: Cluster, nodes: Sequence[NodeSeen], no
         events.record(session, SYSTEM, node, "node.changed", now=now, before=before, after=after)
 
 
-def _unseen(node: Node, now: datetime) -> NodeState:
-    """What a node is that the cluster does not show: an announced one is only late, and so DOWN, when due."""
-    if node.state is NodeState.EXPECTED:
-        return NodeState.EXPECTED if node.joins_at is None or node.joins_at > now else NodeState.DOWN
-    announced = node.state is NodeState.DOWN and node.joins_at is not None and node.seen_at < node.joins_at
-    return NodeState.DOWN if announced else NodeState.GONE
+def _target(node: Node, seen: NodeSeen | None, now: datetime) -> NodeState:
+    """What a node is now: an announced one that does not work yet is only late, and so DOWN, when due."""
+    due = node.joins_at is None or node.joins_at <= now
+    if node.state is NodeState.EXPECTED and not due and (seen is None or seen.state is not NodeState.UP):
+        return NodeState.EXPECTED  # it is being set up
+    if seen is not None:
+        return seen.state
+    return NodeState.DOWN if is_awaited(node) else NodeState.GONE
+
+
+def is_awaited(node: Node) -> bool:
+    """Whether the node is announced and has not worked yet, be it late."""
+    late = node.state is NodeState.DOWN and node.joins_at is not None and node.seen_at < node.joins_at
+    return late or node.state is NodeState.EXPECTED
 
 
 def _hardware(node: Node) -> dict[str, object]:

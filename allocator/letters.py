@@ -254,6 +254,16 @@ LETTERS: Mapping[str, Letter] = {
         ),
         path="/waitlist/%(entry)s",
     ),
+    "waitlist_lost": Letter(
+        N_("The offer of GPUs from %(starts_at)s is withdrawn"),
+        N_(
+            "You were offered %(shape)s GPUs on %(cluster)s from %(starts_at)s. They are needed to repair the "
+            "plan after nodes were lost, so the offer has ended.\n"
+            "You keep your place on the waitlist, and we write again when there is something else.\n"
+            "Next step: none."
+        ),
+        path="/waitlist/%(entry)s",
+    ),
     "waitlist_over": Letter(
         N_("You do not wait for GPUs any more"),
         N_(
@@ -356,6 +366,27 @@ LETTERS: Mapping[str, Letter] = {
             "The reason: %(reason)s\n"
             "All of its %(gpu_hours)s GPU-hours are in the quota again.\n"
             "Next step: book another time, or fewer GPUs. This page leads there:"
+        ),
+        path="/moves/%(move)s",
+    ),
+    "booking_time_free": Letter(
+        N_("The old time of booking %(booking)s is free again"),
+        N_(
+            "Your booking of %(shape)s GPUs on %(cluster)s had to be moved away from %(from_starts_at)s. "
+            "That outage does not take place now, or ends earlier.\n"
+            "The reason: %(reason)s\n"
+            "Your booking stays at %(starts_at)s, Astana and Almaty time, unless you want it back: "
+            "until %(answer_until)s you can choose the old time, if nobody else has taken it, or another one."
+        ),
+        path="/moves/%(move)s",
+    ),
+    "dropped_time_free": Letter(
+        N_("The time of your former booking %(booking)s is free again"),
+        N_(
+            "Your booking of %(shape)s GPUs on %(cluster)s from %(from_starts_at)s to %(from_ends_at)s "
+            "could not take place. The outage that was in its way does not take place now, or ends earlier.\n"
+            "The reason: %(reason)s\n"
+            "Next step: book it again, if nobody else has taken it. This page leads there:"
         ),
         path="/moves/%(move)s",
     ),

@@ -147,6 +147,8 @@ TRANSITIONS: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
     },
     MoveState: {
         MoveState.TOLD: frozenset({MoveState.ACCEPTED, MoveState.CHANGED, MoveState.REFUNDED}),
+        # the outage was called off: whoever agreed because of it is asked once more
+        MoveState.ACCEPTED: frozenset({MoveState.TOLD}),
     },
     WaitlistState: {
         WaitlistState.WAITING: frozenset(

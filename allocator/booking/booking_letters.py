@@ -19,12 +19,12 @@ def booked(session: Session, booking: Booking, *, now: datetime) -> None:
     _post(session, "booking_confirmed", booking, {}, now)
 
 
-def planned(session: Session, booking: Booking, *, now: datetime) -> None:
-    """A flexible booking is in the plan: some time of its window is promised."""
+def planned(session: Session, booking: Booking, *, now: datetime, by: Actor | None = None) -> None:
+    """A flexible booking is in the plan: some time of its window is promised; ``by`` needs no letter."""
     if booking.earliest_at is None or booking.latest_at is None:
         raise ValueError("only a flexible booking is planned")
     window = {"earliest_at": _local(booking.earliest_at), "latest_at": _local(booking.latest_at)}
-    _post(session, "booking_planned", booking, window, now)
+    _post(session, "booking_planned", booking, window, now, but=by.person_id if by else None)
 
 
 def fixed(session: Session, booking: Booking, *, now: datetime) -> None:
@@ -74,6 +74,12 @@ def moved(session: Session, move: BookingMove, *, now: datetime) -> None:
 def dropped(session: Session, move: BookingMove, *, now: datetime) -> None:
     """A booking lost its time, and nothing else was free."""
     _post(session, "booking_dropped", move.booking, _of(move), now)
+
+
+def time_free(session: Session, move: BookingMove, why: str, *, now: datetime) -> None:
+    """What moved or dropped a booking does not happen: its old time is free for whoever is first."""
+    letter = "dropped_time_free" if move.to_starts_at is None else "booking_time_free"
+    _post(session, letter, move.booking, {**_of(move), "reason": why}, now)
 
 
 def _of(move: BookingMove) -> dict[str, str]:

@@ -7,19 +7,33 @@ until one of them decides.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from allocator import outbox
+from allocator import capacity, outbox
 from allocator.actors import SYSTEM, Role
-from allocator.models import Cluster, Event, Node, NodeSlot, NodeState, Person, Repair, RepairCause, RoleGrant
+from allocator.models import (
+    Cluster,
+    Event,
+    Node,
+    NodeSlot,
+    NodeState,
+    Outage,
+    OutageNode,
+    Person,
+    Repair,
+    RepairCause,
+    RoleGrant,
+)
 from allocator.policy import BookingRules
-from allocator.states import RepairState, move
+from allocator.states import OutageState, RepairState, move
 from allocator.upkeep import repairs
 from allocator.upkeep.mending import Loss
 from allocator.upkeep.repair_inputs import affected
+from allocator.upkeep.repairs import Finding
 from config.i18n import N_
 
 # A node that only restarts its daemon is back before anybody needs to know.
@@ -29,21 +43,43 @@ THINK_AGAIN = timedelta(hours=6)
 FAILED = (NodeState.DOWN, NodeState.DRAINED, NodeState.GONE)
 
 
+@dataclass(frozen=True)
+class Step:
+    """What is to be done about one GPU type; ``latest``: its last repair's number and version then."""
+
+    gpu_type: str
+    latest: tuple[int, int]
+    names: tuple[str, ...]
+    until: datetime
+    found: Finding | None  # None: nobody is affected any more
+    tell: bool
+
+
 def watch(
     session: Session, cluster: Cluster, *, rules: BookingRules, now: datetime, after: timedelta = MOMENT
 ) -> int:
-    """Propose, refresh and withdraw repairs as nodes fail and come back; returns how many are new."""
+    """Propose, refresh and withdraw repairs as nodes fail and come back; returns how many are new.
+
+    ``look`` and ``act`` in one; only the second one writes, and only the first one takes long.
+    """
+    steps = look(session, cluster, rules=rules, now=now, after=after)
+    return act(session, cluster, steps, rules=rules, now=now)
+
+
+def look(
+    session: Session, cluster: Cluster, *, rules: BookingRules, now: datetime, after: timedelta = MOMENT
+) -> list[Step]:
+    """What is to be done now, with every repair worked out already; writes nothing."""
     failed = _failed(session, cluster, now, after)
     latest = _latest(session, cluster)
-    new = 0
-    for gpu_type in sorted(failed.keys() | latest.keys()):
-        new += _watch_type(
-            session, cluster, gpu_type, failed.get(gpu_type, []), latest.get(gpu_type), rules, now
-        )
-    return new
+    steps = (
+        _step(session, cluster, gpu_type, failed.get(gpu_type, []), latest.get(gpu_type), rules, now)
+        for gpu_type in sorted(failed.keys() | latest.keys())
+    )
+    return [step for step in steps if step is not None]
 
 
-def _watch_type(
+def _step(
     session: Session,
     cluster: Cluster,
     gpu_type: str,
@@ -51,39 +87,76 @@ def _watch_type(
     latest: Repair | None,
     rules: BookingRules,
     now: datetime,
-) -> bool:
-    open_ = latest if latest is not None and latest.state is RepairState.PROPOSED else None
-    names = [node.name for node in failed]
-    until = repairs.default_until(now)
+) -> Step | None:
+    names = tuple(node.name for node in failed)
+    open_ = latest is not None and latest.state is RepairState.PROPOSED
     same = latest is not None and set(names) <= set(latest.details["nodes"])
     known = _until(latest) if latest is not None and same else None
-    if known is not None and known > now + THINK_AGAIN:
-        if open_ is None:  # a person has decided about exactly this
-            return False
-        until = known
+    until = known if known is not None and known > now + THINK_AGAIN else repairs.default_until(now)
     losses = [Loss(node.id, now, until) for node in failed]
     hit = affected(session, losses, now)
-    if open_ is not None and same and hit == repairs.affected_of(open_):
-        return False
-    if open_ is not None:
-        _withdraw(open_, now)
-    if not hit:
-        return False
-    details = {"nodes": names, "until": until.isoformat()}
+    if not hit and not open_:
+        return None
+    if latest is not None and same and until == known and not open_ and hit.keys() <= _settled(latest):
+        return None
+    if latest is not None and same and open_ and hit == repairs.affected_of(latest):
+        return None
+    found = repairs.survey(session, cluster, gpu_type, losses, rules=rules, now=now) if hit else None
+    # told once of nodes that stay away, or come and go: until somebody decides, or they should be back
+    waits = latest is not None and latest.decided_by_id is None
+    told = same and waits and (open_ or (known is not None and known > now))
+    return Step(gpu_type, _version(latest), names, until, found, not told)
+
+
+def _version(repair: Repair | None) -> tuple[int, int]:
+    return (repair.id, repair.version) if repair is not None else (0, 0)
+
+
+def _settled(repair: Repair) -> set[int]:
+    """The bookings about which a person has decided that they stay on the nodes."""
+    if repair.decided_by_id is None:
+        return set()
+    if repair.state is RepairState.APPLIED:
+        return set(repairs.variants_of(repair)[repair.chosen or ""].stuck)
+    return set(repairs.affected_of(repair))
+
+
+def act(
+    session: Session, cluster: Cluster, steps: Sequence[Step], *, rules: BookingRules, now: datetime
+) -> int:
+    """Write the steps down, but none whose repair somebody has touched since; returns how many are new."""
+    capacity.lock(session, cluster)
+    stands = _latest(session, cluster)
+    new = 0
+    for step in steps:
+        latest = stands.get(step.gpu_type)
+        if _version(latest) != step.latest:
+            continue  # the next round looks again
+        if latest is not None and latest.state is RepairState.PROPOSED:
+            _withdraw(latest, now)
+        if step.found is not None:
+            _propose(session, cluster, step, step.found, rules, now)
+            new += 1
+    return new
+
+
+def _propose(
+    session: Session, cluster: Cluster, step: Step, found: Finding, rules: BookingRules, now: datetime
+) -> None:
     made = repairs.propose(
         session,
         SYSTEM,
         cluster,
-        gpu_type,
+        step.gpu_type,
         RepairCause.NODES_DOWN,
-        losses,
-        details=details,
+        found.losses,
+        found=[found],
+        details={"nodes": list(step.names), "until": step.until.isoformat()},
         rules=rules,
         now=now,
     )
-    if not same:
-        _tell_operators(session, made, len(hit), now)
-    return True
+    if step.tell:
+        _tell_operators(session, made, len(found.affected), now)
 
 
 def _until(repair: Repair) -> datetime | None:
@@ -107,15 +180,30 @@ def _failed(session: Session, cluster: Cluster, now: datetime, after: timedelta)
         .group_by(Event.subject_id)
         .subquery()
     )
+    # in its maintenance a node may well be down; it counts from the end of that on
+    away = (
+        select(OutageNode.node_id)
+        .join(OutageNode.outage)
+        .where(Outage.state == OutageState.PUBLISHED, Outage.starts_at <= now, Outage.ends_at > now)
+    )
     rows = session.scalars(
         select(Node)
         .outerjoin(since, since.c.subject_id == Node.id)
         .where(
             Node.cluster_id == cluster.id,
-            Node.state.in_(FAILED),
             Node.id.in_(booked),
-            # without an event it was never seen working
-            or_(since.c.at.is_(None), since.c.at <= now - after),
+            Node.id.not_in(away),
+            or_(
+                # without an event it was never seen working
+                and_(Node.state.in_(FAILED), or_(since.c.at.is_(None), since.c.at <= now - after)),
+                # announced, due in a few hours or late already, and the cluster has not shown it yet
+                and_(
+                    Node.state.in_((NodeState.EXPECTED, NodeState.DOWN)),
+                    Node.joins_at <= now + THINK_AGAIN,
+                    Node.seen_at < Node.joins_at,
+                    or_(Node.state == NodeState.EXPECTED, Node.joins_at <= now),
+                ),
+            ),
         )
         .order_by(Node.name)
     )

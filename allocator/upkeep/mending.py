@@ -184,6 +184,10 @@ class Board:
             return None
         return [self.claims[who] for who in sorted(set().union(*chosen.values()))]
 
+    def rows(self) -> list[NodeHeld]:
+        """The nodes with all that is taken of them."""
+        return list(self._rows())
+
     def _rows(self, only: Collection[int] | None = None) -> Iterator[NodeHeld]:
         for node in self._nodes.values():
             if only is None or node.id in only:

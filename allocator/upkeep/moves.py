@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, delete, select
+from sqlalchemy import Select, delete, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, joinedload, selectinload
 
@@ -26,11 +26,12 @@ from allocator.models import Booking, BookingMove, NodeSlot, Quota
 from allocator.policy import BookingRules
 from allocator.reasons import given
 from allocator.states import BookingState, MoveState, move
-from allocator.upkeep.repair_inputs import has_begun
+from allocator.upkeep.repair_inputs import NOTICE, has_begun, soonest
 from allocator.upkeep.repair_steps import Why, move_to
 from config.i18n import N_
 
 LONGEST_PIN = 500
+NEARBY = timedelta(days=14)  # so far around its new time other starts are looked for
 MOVABLE = (BookingState.PLANNED, BookingState.CONFIRMED)
 TAKEN = N_("These GPUs are not free in that window.")
 
@@ -96,10 +97,10 @@ def by_hand(
     same_time = wanted.starts_at == booking.starts_at
     ends_at = wanted.starts_at + (booking.ends_at - booking.starts_at)
     if not same_time:
+        _give_notice(booking, wanted.starts_at, rules, now)
         _check(session, booking, wanted.starts_at, rules, now)
     places = _relocate(session, booking, wanted.starts_at, wanted.nodes)
     if not same_time and booking.state is not BookingState.PLANNED:
-        _settle(session, booking, actor, now)
         return move_to(session, booking, wanted.starts_at, ends_at, why)
     before = {"starts_at": booking.starts_at, "ends_at": booking.ends_at}
     booking.starts_at, booking.ends_at = wanted.starts_at, ends_at
@@ -108,6 +109,13 @@ def by_hand(
         session, actor, booking, "booking.rebound", now=now, reason=why.reason, before=before, after=after
     )
     return None
+
+
+def _give_notice(booking: Booking, starts_at: datetime, rules: BookingRules, now: datetime) -> None:
+    """An operator is no machine, but whoever is moved needs the same time to hear of it. Raises Invalid."""
+    if starts_at < soonest(booking, rules, now):
+        problem = N_("People hear of an earlier start at least %(hours)s hours ahead: choose a later one.")
+        raise Invalid({"starts_at": [Fault(problem, {"hours": NOTICE // timedelta(hours=1)})]})
 
 
 def accept(session: Session, actor: Actor, moved: BookingMove, *, now: datetime) -> None:
@@ -200,13 +208,16 @@ def find(session: Session, actor: Actor, move_id: int) -> BookingMove:
 
 
 def open_moves(actor: Actor, now: datetime) -> Select[BookingMove]:
-    """Moves of one's own bookings that wait for an answer, the most urgent first."""
+    """Moves that wait for an answer of whoever got a letter about them, the most urgent first."""
     require(actor, Action.APPLICATION_CREATE)
     return (
         select(BookingMove)
         .join(BookingMove.booking)
         .where(
-            Booking.booked_by_id == actor.person_id,
+            or_(
+                Booking.booked_by_id == actor.person_id,
+                Booking.quota.has(Quota.application.has(applicant_id=actor.person_id)),
+            ),
             BookingMove.state == MoveState.TOLD,
             BookingMove.answer_until > now,
             Booking.state.in_(MOVABLE),
@@ -216,18 +227,35 @@ def open_moves(actor: Actor, now: datetime) -> Select[BookingMove]:
 
 
 def free_starts(
-    session: Session, booking: Booking, *, rules: BookingRules, now: datetime
-) -> tuple[datetime | None, datetime | None]:
-    """The nearest other starts that would do, before and after: for a page that offers them."""
-    grid, length = grid_of(rules), booking.ends_at - booking.starts_at
-    first = grid.ceil(max(now, booking.quota.valid_from))
-    last = min(now + rules.max_ahead, booking.quota.valid_until - length)
+    session: Session, moved: BookingMove, *, rules: BookingRules, now: datetime
+) -> list[datetime]:
+    """Starts that would do, for a page that offers them: the old one, and the nearest to the new one."""
+    booking, grid = moved.booking, grid_of(rules)
+    length, quota = booking.ends_at - booking.starts_at, booking.quota
+    gap = _gap(booking)
+    first = grid.ceil(max(now, quota.valid_from, booking.starts_at - NEARBY))
+    last = min(now + rules.max_ahead, quota.valid_until - length, booking.starts_at + NEARBY)
     if first > last:
-        return None, None
+        return []
     shape = Shape(booking.nodes, booking.gpus_per_node)
-    nodes = capacity.held(session, booking.cluster, booking.quota.gpu_type, first, last + length)
-    starts = windows.free_starts(nodes, shape, length, first, last, whole=not booking.cluster.shares_nodes)
-    return nearest_before(starts, booking.starts_at, grid), nearest_after(starts, booking.ends_at, grid)
+    nodes = capacity.held(
+        session, booking.cluster, quota.gpu_type, first, last + length + gap, besides=booking.id
+    )
+    whole = not booking.cluster.shares_nodes
+    starts = windows.free_starts(nodes, shape, length + gap, first, last, whole=whole)
+    found = {
+        nearest_before(starts, booking.starts_at - grid.step, grid),
+        nearest_after(starts, booking.starts_at + grid.step, grid),
+    }
+    old = moved.from_starts_at
+    if old != booking.starts_at and any(since <= old <= until for since, until in starts):
+        found.add(old)
+    return sorted(start for start in found if start is not None)
+
+
+def _gap(booking: Booking) -> timedelta:
+    """What stays free behind it."""
+    return max((slot.ends_at for slot in booking.slots), default=booking.ends_at) - booking.ends_at
 
 
 def _take(session: Session, booking: Booking, expected_version: int, now: datetime) -> None:
@@ -247,27 +275,22 @@ def _take_move(session: Session, actor: Actor, moved: BookingMove, now: datetime
     require(actor, Action.BOOKING_ANSWER, moved.booking)
     if actor.person_id is None:
         raise Forbidden()
-    capacity.lock(session, moved.booking.cluster)
+    booking = moved.booking
+    capacity.lock(session, booking.cluster)
+    hold(session, booking)
     hold(session, moved)
     if moved.state is not MoveState.TOLD:
         raise WrongState(N_("This was answered already."), {"state": moved.state.value})
     if moved.answer_until <= now:
         raise WrongState(N_("The time to answer is over; the new time stays. You can still give it back."))
-    return moved.booking
+    if booking.state not in MOVABLE or has_begun(booking, now):
+        raise WrongState(N_("This booking has begun, or is over: there is nothing left to answer."))
+    return booking
 
 
 def _answer(moved: BookingMove, state: MoveState, actor: Actor, now: datetime) -> None:
     columns = {"answered_by_id": actor.person_id, "answered_at": now}
     move(moved, state, actor=actor, now=now, columns=columns)
-
-
-def _settle(session: Session, booking: Booking, actor: Actor, now: datetime) -> None:
-    """A newer move takes an unanswered older one's place."""
-    older = session.scalars(
-        select(BookingMove).where(BookingMove.booking_id == booking.id, BookingMove.state == MoveState.TOLD)
-    ).all()
-    for one in older:
-        _answer(one, MoveState.CHANGED, actor, now)
 
 
 def _check(
@@ -310,8 +333,7 @@ def _check(
 def _relocate(session: Session, booking: Booking, starts_at: datetime, names: Sequence[str]) -> list[Place]:
     """Give its slots up and take others for the window. Raises NoCapacity, and then nothing has changed."""
     length = booking.ends_at - booking.starts_at
-    gap = max((slot.ends_at for slot in booking.slots), default=booking.ends_at) - booking.ends_at
-    ends_at = starts_at + length + gap
+    ends_at = starts_at + length + _gap(booking)
     cluster = booking.cluster
     try:
         with session.begin_nested():

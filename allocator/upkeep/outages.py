@@ -6,10 +6,9 @@ A published outage holds its nodes by slots of its own, so that the database ref
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -17,8 +16,7 @@ from allocator import capacity, events
 from allocator.actors import SYSTEM, Actor
 from allocator.authorization import Action, require
 from allocator.booking.windows import ceil
-from allocator.capacity import FOREVER
-from allocator.errors import Fault, Invalid, Stale, WrongState
+from allocator.errors import Stale, WrongState
 from allocator.locks import hold
 from allocator.models import (
     Booking,
@@ -26,7 +24,6 @@ from allocator.models import (
     Cluster,
     Node,
     NodeSlot,
-    NodeState,
     Outage,
     OutageKind,
     OutageNode,
@@ -35,36 +32,96 @@ from allocator.models import (
 )
 from allocator.policy import BookingRules
 from allocator.reasons import given
-from allocator.states import OutageState, RepairState, move
+from allocator.states import OutageState, move
 from allocator.upkeep import outage_queries, repair_steps, repairs
 from allocator.upkeep.mending import Loss
-from allocator.upkeep.repair_inputs import LIVE, has_begun, nodes_named
+from allocator.upkeep.outage_checks import OVER, STALE, TAKEN, OutagePlan, checked, others
+from allocator.upkeep.outage_endings import call_off, forget_proposals
+from allocator.upkeep.repair_inputs import LIVE, affected, has_begun, is_tied
 from allocator.upkeep.repair_steps import Why
+from allocator.upkeep.repairs import Finding
 from config.i18n import N_
 
+Losses = list[tuple[str, list[Loss]]]  # by GPU type
+
 BATCH = 200
-STALE = N_("This outage has changed since you opened the page.")
+NO_DRAFT = N_("This outage is no draft any more.")
+
+__all__ = [
+    "OutagePlan",
+    "call_off",
+    "change",
+    "draft",
+    "end_due",
+    "prepare",
+    "publish",
+    "survey",
+    "survey_again",
+]
 
 
-@dataclass(frozen=True)
-class OutagePlan:
-    """What an operator fills in; ``reason`` is what people read whose bookings move."""
+def survey(
+    session: Session,
+    actor: Actor,
+    cluster: Cluster,
+    plan: OutagePlan,
+    *,
+    but: Outage | None = None,
+    rules: BookingRules,
+    now: datetime,
+) -> list[Finding]:
+    """Whom the plan would move: what ``draft`` and (``but``: that outage) ``change`` take as ``found``.
 
-    kind: OutageKind
-    starts_at: datetime
-    ends_at: datetime
-    reason: str
-    node_ids: tuple[int, ...]
+    This is the slow part: give it a session that only reads. Raises Invalid.
+    """
+    require(actor, Action.CLUSTER_CHANGE)
+    nodes = checked(session, cluster, plan, now, but)
+    return _survey(session, cluster, _losses(nodes, plan.starts_at, plan.ends_at), rules, now)
+
+
+def survey_again(
+    session: Session, actor: Actor, outage: Outage, *, rules: BookingRules, now: datetime
+) -> list[Finding]:
+    """Whom a draft would move by what is booked now: what ``prepare`` takes as ``found``."""
+    require(actor, Action.CLUSTER_CHANGE)
+    return _survey(session, outage.cluster, _losses_of(outage), rules, now)
+
+
+def _survey(
+    session: Session, cluster: Cluster, losses: Losses, rules: BookingRules, now: datetime
+) -> list[Finding]:
+    return [
+        repairs.survey(session, cluster, gpu_type, some, rules=rules, now=now) for gpu_type, some in losses
+    ]
+
+
+def _losses(nodes: Iterable[Node], starts_at: datetime, ends_at: datetime) -> Losses:
+    """What is lost of each GPU type, in the order of their names."""
+    by_type: dict[str, list[Loss]] = {}
+    for node in sorted(nodes, key=lambda node: node.id):
+        by_type.setdefault(node.gpu_type, []).append(Loss(node.id, starts_at, ends_at))
+    return sorted(by_type.items())
+
+
+def _losses_of(outage: Outage) -> Losses:
+    return _losses((one.node for one in outage.nodes), outage.starts_at, outage.ends_at)
 
 
 def draft(
-    session: Session, actor: Actor, cluster: Cluster, plan: OutagePlan, *, rules: BookingRules, now: datetime
+    session: Session,
+    actor: Actor,
+    cluster: Cluster,
+    plan: OutagePlan,
+    *,
+    found: Sequence[Finding] = (),
+    rules: BookingRules,
+    now: datetime,
 ) -> Outage:
     """Write the plan down and work out whom it would move; binds nobody. Raises Invalid."""
     require(actor, Action.CLUSTER_CHANGE)
     if actor.person_id is None:
         raise ValueError("an outage is planned by a person")
-    nodes = _checked(session, cluster, plan, now)
+    nodes = checked(session, cluster, plan, now)
     outage = Outage(
         cluster=cluster,
         kind=plan.kind,
@@ -79,7 +136,7 @@ def draft(
     events.record(
         session, actor, outage, "outage.drafted", now=now, reason=outage.reason, after=_facts(outage)
     )
-    prepare(session, actor, outage, rules=rules, now=now)
+    prepare(session, actor, outage, found=found, rules=rules, now=now)
     return outage
 
 
@@ -90,13 +147,14 @@ def change(
     plan: OutagePlan,
     *,
     expected_version: int,
+    found: Sequence[Finding] = (),
     rules: BookingRules,
     now: datetime,
 ) -> None:
     """Another plan for a draft. Raises Invalid, Stale, WrongState."""
     require(actor, Action.CLUSTER_CHANGE)
     _take(session, outage, expected_version)
-    nodes = _checked(session, outage.cluster, plan, now, outage)
+    nodes = checked(session, outage.cluster, plan, now, outage)
     before = _facts(outage)
     outage.kind, outage.reason = plan.kind, given(plan.reason)
     outage.starts_at, outage.ends_at = plan.starts_at, plan.ends_at
@@ -113,7 +171,7 @@ def change(
         before=before,
         after=_facts(outage),
     )
-    prepare(session, actor, outage, rules=rules, now=now)
+    prepare(session, actor, outage, found=found, rules=rules, now=now)
 
 
 def _facts(outage: Outage) -> dict[str, object]:
@@ -125,67 +183,20 @@ def _facts(outage: Outage) -> dict[str, object]:
     }
 
 
-def _checked(
-    session: Session, cluster: Cluster, plan: OutagePlan, now: datetime, but: Outage | None = None
-) -> list[Node]:
-    """The nodes of the plan. Raises Invalid with all that is wrong with it."""
-    faults: dict[str, list[Fault]] = {}
-    if plan.ends_at <= plan.starts_at:
-        faults["ends_at"] = [Fault(N_("The end must be after the start."))]
-    elif plan.ends_at <= now or plan.ends_at >= FOREVER:
-        faults["ends_at"] = [Fault(N_("Choose a moment that is still to come."))]
-    if plan.kind is OutageKind.MAINTENANCE and plan.starts_at < now:
-        faults["starts_at"] = [Fault(N_("Maintenance is planned ahead; this start has passed."))]
-    try:
-        given(plan.reason)
-    except Invalid as error:
-        faults |= error.fields
-    found = nodes_named(session, plan.node_ids)
-    nodes = sorted(
-        (node for node in found.values() if node.cluster_id == cluster.id and node.state != NodeState.GONE),
-        key=lambda node: node.name,
-    )
-    if not nodes or len(nodes) < len(set(plan.node_ids)):
-        faults["nodes"] = [Fault(N_("Choose at least one node of this cluster."))]
-    elif not faults and (others := _others(session, nodes, plan.starts_at, plan.ends_at, but)):
-        faults["nodes"] = [
-            Fault(
-                N_("Outage %(number)s has some of these nodes at that time already."), {"number": others[0]}
-            )
-        ]
-    if faults:
-        raise Invalid(faults)
-    return nodes
-
-
-def _others(
-    session: Session, nodes: Iterable[Node], starts_at: datetime, ends_at: datetime, but: Outage | None
-) -> Sequence[int]:
-    statement = (
-        select(NodeSlot.outage_id)
-        .where(
-            NodeSlot.node_id.in_([node.id for node in nodes]),
-            NodeSlot.outage_id.is_not(None),
-            NodeSlot.starts_at < ends_at,
-            NodeSlot.ends_at > starts_at,
-        )
-        .order_by(NodeSlot.outage_id)
-    )
-    if but is not None:
-        statement = statement.where(NodeSlot.outage_id != but.id)
-    return [number for number in session.scalars(statement) if number is not None]
-
-
 def prepare(
-    session: Session, actor: Actor, outage: Outage, *, rules: BookingRules, now: datetime
+    session: Session,
+    actor: Actor,
+    outage: Outage,
+    *,
+    found: Sequence[Finding] = (),
+    rules: BookingRules,
+    now: datetime,
 ) -> list[Repair]:
     """Work out anew whom the draft would move: a proposal for each GPU type among its nodes."""
     require(actor, Action.CLUSTER_CHANGE)
-    _forget_proposals(session, actor, outage, now)
-    by_type: dict[str, list[Loss]] = {}
-    for one in outage.nodes:
-        loss = Loss(one.node_id, outage.starts_at, outage.ends_at)
-        by_type.setdefault(one.node.gpu_type, []).append(loss)
+    if outage.state is not OutageState.DRAFT:
+        raise WrongState(NO_DRAFT, {"state": outage.state.value})
+    forget_proposals(session, actor, outage, now)
     return [
         repairs.propose(
             session,
@@ -194,19 +205,13 @@ def prepare(
             gpu_type,
             RepairCause.OUTAGE,
             losses,
+            found=found,
             outage=outage,
             rules=rules,
             now=now,
         )
-        for gpu_type, losses in sorted(by_type.items())
+        for gpu_type, losses in _losses_of(outage)
     ]
-
-
-def _forget_proposals(session: Session, actor: Actor, outage: Outage, now: datetime) -> None:
-    for repair in outage_queries.proposals(session, outage):
-        columns = {"decided_by_id": actor.person_id, "decided_at": now, "version": repair.version + 1}
-        reason = N_("It was worked out again.")
-        move(repair, RepairState.DISCARDED, actor=actor, now=now, reason=reason, columns=columns)
 
 
 def publish(
@@ -228,7 +233,10 @@ def publish(
     capacity.lock(session, outage.cluster)
     _take(session, outage, expected_version)
     if outage.ends_at <= now:
-        raise WrongState(N_("The time of this outage is over."))
+        raise WrongState(OVER)
+    nodes = [one.node for one in outage.nodes]
+    if rivals := others(session, nodes, outage.starts_at, outage.ends_at, outage):
+        raise WrongState(TAKEN, {"number": rivals[0]})
     why = Why(outage.reason, actor, rules, now)
     made: list[BookingMove] = []
     for repair in outage_queries.proposals(session, outage):
@@ -254,9 +262,13 @@ def publish(
 
 def _refuse_stuck(session: Session, outage: Outage, repair: Repair, now: datetime) -> None:
     stuck = {number for one in repairs.variants_of(repair).values() for number in one.stuck}
-    rows = session.scalars(select(Booking).where(Booking.id.in_(stuck), Booking.state.in_(LIVE))).all()
+    # whoever was moved by hand since is in nobody's way
+    there = stuck & affected(session, repairs.losses_of(repair), now).keys()
+    rows = session.scalars(select(Booking).where(Booking.id.in_(there), Booking.state.in_(LIVE))).all()
     if outage.kind is OutageKind.OUTAGE:
         rows = [booking for booking in rows if not has_begun(booking, now)]
+    if any(not is_tied(booking, outage.cluster, now) for booking in rows):
+        raise Stale(repairs.CHANGED)
     if rows:
         raise WrongState(
             N_(
@@ -307,40 +319,6 @@ def _busy_until(session: Session, outage: Outage, since: datetime) -> dict[int, 
     return busy
 
 
-def call_off(
-    session: Session, actor: Actor, outage: Outage, *, reason: str, expected_version: int, now: datetime
-) -> None:
-    """Give a draft up, call a published outage off, or end one early. Raises Invalid, Stale, WrongState.
-
-    What was moved for it stays where it is: people have planned by that.
-    """
-    require(actor, Action.CLUSTER_CHANGE)
-    why = given(reason)
-    capacity.lock(session, outage.cluster)
-    hold(session, outage)
-    if outage.version != expected_version:
-        raise Stale(STALE)
-    columns: dict[str, object] = {"version": outage.version + 1}
-    target = OutageState.CANCELLED
-    if outage.state is OutageState.DRAFT:
-        _forget_proposals(session, actor, outage, now)
-    elif outage.starts_at < now < outage.ends_at:
-        target, columns["ends_at"] = OutageState.ENDED, _free(session, outage, now)
-    else:
-        session.execute(delete(NodeSlot).where(NodeSlot.outage_id == outage.id))
-    move(outage, target, actor=actor, now=now, reason=why, columns=columns)
-    session.expire(outage, ["slots"])
-
-
-def _free(session: Session, outage: Outage, now: datetime) -> datetime:
-    """Cut its slots off now; returns the moment."""
-    moment = max(now.replace(microsecond=0), outage.starts_at + timedelta(seconds=1))
-    mine = NodeSlot.outage_id == outage.id
-    session.execute(delete(NodeSlot).where(mine, NodeSlot.starts_at >= moment))
-    session.execute(update(NodeSlot).where(mine, NodeSlot.ends_at > moment).values(ends_at=moment))
-    return moment
-
-
 def end_due(session: Session, now: datetime) -> int:
     """Let published outages end whose time is over; returns how many, ``BATCH`` at most."""
     due = session.scalars(
@@ -359,6 +337,6 @@ def end_due(session: Session, now: datetime) -> int:
 def _take(session: Session, outage: Outage, expected_version: int) -> None:
     hold(session, outage)
     if outage.state is not OutageState.DRAFT:
-        raise WrongState(N_("This outage is no draft any more."), {"state": outage.state.value})
+        raise WrongState(NO_DRAFT, {"state": outage.state.value})
     if outage.version != expected_version:
         raise Stale(STALE)

@@ -22,6 +22,7 @@ from allocator.upkeep import repairs
 from allocator.upkeep.mending import Loss
 from allocator.upkeep.node_names import MOST_NODES, NAME, expand
 from allocator.upkeep.repair_inputs import affected
+from allocator.upkeep.repairs import Finding
 from config.i18n import N_
 
 MOST_GPUS = 64
@@ -93,15 +94,15 @@ def _list(names: Sequence[str]) -> str:
 
 
 def withdraw(session: Session, actor: Actor, node: Node, *, reason: str, now: datetime) -> None:
-    """Take an announcement back. Raises Conflict while something is booked on the node."""
+    """Take an announcement back, also of a node that is late. Raises Conflict while it has bookings."""
     require(actor, Action.CLUSTER_CHANGE)
     why = given(reason)
     capacity.lock(session, node.cluster)
     session.refresh(node)
-    if node.state is not NodeState.EXPECTED:
+    if not capacity.is_awaited(node):
         raise WrongState(N_("This node is not announced, it is there."))
     _refuse_booked(session, node, now, FOREVER)
-    node.state, node.joins_at = NodeState.GONE, None
+    before, node.state, node.joins_at = node.state, NodeState.GONE, None
     events.record(
         session,
         actor,
@@ -109,7 +110,7 @@ def withdraw(session: Session, actor: Actor, node: Node, *, reason: str, now: da
         "node.gone",
         now=now,
         reason=why,
-        before={"state": NodeState.EXPECTED},
+        before={"state": before},
         after={"state": NodeState.GONE, "cluster": node.cluster.slug, "name": node.name},
     )
 
@@ -121,11 +122,13 @@ def postpone(session: Session, actor: Actor, node: Node, joins_at: datetime, *, 
         raise Invalid({"joins_at": [Fault(N_("Choose a day that is still to come."))]})
     capacity.lock(session, node.cluster)
     session.refresh(node)
-    if node.state is not NodeState.EXPECTED or node.joins_at is None:
+    if not capacity.is_awaited(node):
         raise WrongState(N_("This node is not announced, it is there."))
     if node.leaves_at is not None and joins_at >= node.leaves_at:
         raise Invalid({"joins_at": [Fault(N_("The node leaves before that."))]})
     _refuse_booked(session, node, now, joins_at)
+    # one that was late is only announced again
+    node.state = NodeState.EXPECTED
     _set_date(session, actor, node, "joins_at", joins_at, "node.joins", now)
 
 
@@ -148,14 +151,60 @@ def leave(
     nodes: Sequence[Node],
     leaves_at: datetime,
     *,
+    found: Sequence[Finding] = (),
     rules: BookingRules,
     now: datetime,
 ) -> list[Repair]:
-    """Plan that nodes leave for good. Returns repairs to decide on, one for each GPU type with bookings.
+    """Plan that nodes leave for good: repairs to decide on, one for each GPU type. Raises Invalid.
 
-    Nodes without a booking after that day are marked at once.
+    No node is marked before its repair is applied, even if nothing is booked on it. ``found``: as
+    ``survey_leaving`` has seen it ahead.
     """
     require(actor, Action.CLUSTER_CHANGE)
+    _check_leaving(nodes, leaves_at, now)
+    made = []
+    for gpu_type, some in _by_type(nodes):
+        details = {"leaves_at": leaves_at.isoformat(), "nodes": [node.name for node in some]}
+        repair = repairs.propose(
+            session,
+            actor,
+            cluster,
+            gpu_type,
+            RepairCause.NODES_LEAVE,
+            _gone(some, leaves_at),
+            found=found,
+            details=details,
+            rules=rules,
+            now=now,
+        )
+        made.append(repair)
+    return made
+
+
+def survey_leaving(
+    session: Session,
+    actor: Actor,
+    cluster: Cluster,
+    nodes: Sequence[Node],
+    leaves_at: datetime,
+    *,
+    rules: BookingRules,
+    now: datetime,
+) -> list[Finding]:
+    """The slow part of ``leave``, for a session that only reads. Raises Invalid."""
+    require(actor, Action.CLUSTER_CHANGE)
+    _check_leaving(nodes, leaves_at, now)
+    return [
+        repairs.survey(session, cluster, gpu_type, _gone(some, leaves_at), rules=rules, now=now)
+        for gpu_type, some in _by_type(nodes)
+    ]
+
+
+def _gone(nodes: Iterable[Node], leaves_at: datetime) -> list[Loss]:
+    return [Loss(node.id, leaves_at, FOREVER) for node in nodes]
+
+
+def _check_leaving(nodes: Sequence[Node], leaves_at: datetime, now: datetime) -> None:
     faults: dict[str, list[Fault]] = {}
     if not nodes:
         faults["nodes"] = [Fault(N_("Choose at least one node."))]
@@ -165,23 +214,6 @@ def leave(
         faults["leaves_at"] = [Fault(N_("A node cannot leave before it has joined."))]
     if faults:
         raise Invalid(faults)
-    made = []
-    for gpu_type, some in _by_type(nodes):
-        losses = [Loss(node.id, leaves_at, FOREVER) for node in some]
-        details = {"leaves_at": leaves_at.isoformat(), "nodes": [node.name for node in some]}
-        repair = repairs.propose(
-            session,
-            actor,
-            cluster,
-            gpu_type,
-            RepairCause.NODES_LEAVE,
-            losses,
-            details=details,
-            rules=rules,
-            now=now,
-        )
-        made.append(repair)
-    return made
 
 
 def _by_type(nodes: Iterable[Node]) -> Iterator[tuple[str, list[Node]]]:
@@ -195,7 +227,7 @@ def set_leaving(session: Session, actor: Actor, repair: Repair, *, now: datetime
     """Mark the nodes of a repair as leaving; for whoever has just applied it and holds the cluster."""
     for loss in repairs.losses_of(repair):
         node = session.get_one(Node, loss.node_id)
-        if node.leaves_at is None or node.leaves_at > loss.starts_at:
+        if node.leaves_at != loss.starts_at:
             _set_date(session, actor, node, "leaves_at", loss.starts_at, "node.leaves", now)
 
 

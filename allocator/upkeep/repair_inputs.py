@@ -39,16 +39,19 @@ def affected(session: Session, losses: Sequence[Loss], now: datetime) -> dict[in
     """The bookings that lose GPUs as the database has it now: their versions by their numbers. One query."""
     if not losses:
         return {}
+    nodes: dict[Window, list[int]] = {}
+    for loss in losses:
+        nodes.setdefault((loss.starts_at, loss.ends_at), []).append(loss.node_id)
+    # by windows, of which there are few: SQLite takes no chain of a thousand ORs
     overlaps = (
-        (NodeSlot.node_id == loss.node_id)
-        & (NodeSlot.starts_at < loss.ends_at)
-        & (NodeSlot.ends_at > loss.starts_at)
-        for loss in losses
+        NodeSlot.node_id.in_(ids) & (NodeSlot.starts_at < ends_at) & (NodeSlot.ends_at > starts_at)
+        for (starts_at, ends_at), ids in nodes.items()
     )
     rows = session.execute(
         select(Booking.id, Booking.version)
         .join(NodeSlot, NodeSlot.booking_id == Booking.id)
         .where(or_(*overlaps), Booking.ends_at > now, Booking.state.in_(LIVE))
+        .distinct()
     )
     return {number: version for number, version in rows}  # noqa: C416 - a Row is no pair to mypy
 
@@ -74,6 +77,18 @@ def has_begun(booking: Booking, now: datetime) -> bool:
 
 def is_frozen(booking: Booking, cluster: Cluster) -> bool:
     return cluster.frozen_until is not None and booking.starts_at < cluster.frozen_until
+
+
+def is_tied(booking: Booking, cluster: Cluster, now: datetime) -> bool:
+    """Whether no machine may move it: it has begun, is pinned, or begins inside of the freeze."""
+    return booking.pin is not None or has_begun(booking, now) or is_frozen(booking, cluster)
+
+
+def soonest(booking: Booking, rules: BookingRules, now: datetime) -> datetime:
+    """Before this nobody may be moved by others: people need to hear of it in time."""
+    if booking.state is BookingState.PLANNED:
+        return now + rules.lead_time
+    return max(now + rules.lead_time, min(booking.starts_at, now + NOTICE))
 
 
 def _bookings(which: ColumnElement[bool]) -> Select[Booking]:
@@ -107,7 +122,6 @@ def _claim(
     booking: Booking, cluster: Cluster, periods: Sequence[Window], rules: BookingRules, now: datetime
 ) -> Claim:
     first, last = _starts(booking, periods, rules, now)
-    tied = booking.pin is not None or has_begun(booking, now) or is_frozen(booking, cluster)
     slots = booking.slots
     return Claim(
         id=booking.id,
@@ -119,7 +133,7 @@ def _claim(
         first=first,
         last=last,
         gap=max((slot.ends_at for slot in slots), default=booking.ends_at) - booking.ends_at,
-        movable=not tied,
+        movable=not is_tied(booking, cluster, now),
         silent=booking.state is BookingState.PLANNED,
     )
 
@@ -129,12 +143,9 @@ def _starts(booking: Booking, periods: Sequence[Window], rules: BookingRules, no
     length = booking.ends_at - booking.starts_at
     if booking.state is BookingState.HELD:  # an offer is for this time or for none
         return booking.starts_at, booking.starts_at - length
-    soonest = now + rules.lead_time
-    if booking.state is not BookingState.PLANNED:
-        soonest = max(soonest, min(booking.starts_at, now + NOTICE))
     quota = booking.quota
     since, until = _same_periods(booking, periods)
-    first = max(soonest, quota.valid_from, since)
+    first = max(soonest(booking, rules, now), quota.valid_from, since)
     last = min(quota.valid_until - length, until - length, now + rules.max_ahead)
     if booking.earliest_at and booking.latest_at:
         first, last = max(first, booking.earliest_at), min(last, booking.latest_at - length)

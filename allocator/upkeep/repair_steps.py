@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -18,15 +18,23 @@ from allocator.actors import Actor
 from allocator.authorization import Action, require
 from allocator.booking import booking_letters
 from allocator.errors import NotFound, Stale, WrongState
-from allocator.models import Booking, BookingMove, Node, NodeSlot, NodeState, Repair, RepairCause
+from allocator.models import (
+    Booking,
+    BookingMove,
+    Cluster,
+    Node,
+    NodeSlot,
+    NodeState,
+    Repair,
+    RepairCause,
+)
 from allocator.policy import BookingRules
 from allocator.reasons import given
 from allocator.states import BookingState, MoveState, RepairState, move
 from allocator.upkeep import phases
 from allocator.upkeep.mending import Change, ChangeKind, Variant
-from allocator.upkeep.repair_inputs import affected, has_begun, hold_bookings, nodes_named
-from allocator.upkeep.repairs import CHANGED, losses_of, take, variants_of
-from config.i18n import N_
+from allocator.upkeep.repair_inputs import affected, hold_bookings, is_tied, nodes_named, soonest
+from allocator.upkeep.repairs import BELONGS, CHANGED, affected_of, losses_of, take, variants_of
 
 USABLE = (NodeState.UP, NodeState.EXPECTED)
 
@@ -59,7 +67,7 @@ def apply(
     """
     require(actor, Action.CLUSTER_CHANGE)
     if repair.cause is RepairCause.OUTAGE:
-        raise WrongState(N_("This repair belongs to an outage: publish that."))
+        raise WrongState(BELONGS)
     why = Why(given(reason), actor, rules, now, repair)
     capacity.lock(session, repair.cluster)
     take(session, repair, expected_version)
@@ -75,7 +83,7 @@ def carry_out(session: Session, repair: Repair, variant: str, why: Why) -> list[
     if chosen is None:
         raise NotFound()
     _check_affected(session, repair, chosen, why.now)
-    bookings = _held(session, chosen, why.now)
+    bookings = _held(session, repair.cluster, chosen, why)
     swap_slots(session, chosen.changes, bookings)
     made = [_told(session, bookings[change.booking_id], change, why) for change in chosen.changes]
     columns = {
@@ -99,22 +107,29 @@ def carry_out(session: Session, repair: Repair, variant: str, why: Why) -> list[
 
 
 def _check_affected(session: Session, repair: Repair, chosen: Variant, now: datetime) -> None:
-    """Nobody may have booked into the loss since; who was there before is checked by version."""
-    known = {change.booking_id for change in chosen.changes} | set(chosen.stuck)
-    if not affected(session, losses_of(repair), now).keys() <= known:
+    """Nobody may have booked into the loss since; who was there before is checked by version.
+
+    Nor may a booking be moved without need that late binding has put elsewhere since: that changes no
+    version.
+    """
+    changed = {change.booking_id for change in chosen.changes}
+    hit = affected(session, losses_of(repair), now).keys()
+    if not hit <= changed | set(chosen.stuck) or not changed & affected_of(repair).keys() <= hit:
         raise Stale(CHANGED)
 
 
-def _held(session: Session, chosen: Variant, now: datetime) -> dict[int, Booking]:
-    """The bookings to change, held until the commit. Raises Stale unless each is as it was."""
+def _held(session: Session, cluster: Cluster, chosen: Variant, why: Why) -> dict[int, Booking]:
+    """The bookings to change, held until the commit. Raises Stale unless each is as it was.
+
+    And unless each may still be moved like that: a proposal may be days old when a person decides.
+    """
     bookings = hold_bookings(session, [change.booking_id for change in chosen.changes])
     for change in chosen.changes:
         booking = bookings.get(change.booking_id)
-        if booking is None or booking.version != change.version:
+        if booking is None or booking.version != change.version or is_tied(booking, cluster, why.now):
             raise Stale(CHANGED)
-        if has_begun(booking, now) or booking.pin is not None:
-            raise Stale(CHANGED)
-        if change.to_starts_at is not None and change.to_starts_at < now:
+        start = change.to_starts_at
+        if start not in (None, booking.starts_at) and start < soonest(booking, why.rules, why.now):
             raise Stale(CHANGED)
     return bookings
 
@@ -183,12 +198,22 @@ def move_to(
     session: Session, booking: Booking, starts_at: datetime, ends_at: datetime, why: Why
 ) -> BookingMove:
     """Write the other window, the move that people may answer and the letter; slots are moved already."""
+    settle(session, booking, why)
     row = _row(booking, why, starts_at, ends_at)
     set_window(session, booking, starts_at, ends_at, "booking.moved", why)
     session.add(row)
     session.flush()
     booking_letters.moved(session, row, now=why.now)
     return row
+
+
+def settle(session: Session, booking: Booking, why: Why) -> None:
+    """A newer move takes an unanswered older one's place: nobody has answered that."""
+    older = session.scalars(
+        select(BookingMove).where(BookingMove.booking_id == booking.id, BookingMove.state == MoveState.TOLD)
+    ).all()
+    for one in older:
+        move(one, MoveState.CHANGED, actor=why.actor, now=why.now, columns={"answered_at": why.now})
 
 
 def set_window(
@@ -224,6 +249,7 @@ def drop(session: Session, booking: Booking, why: Why) -> BookingMove | None:
     )
     if offer:
         return None
+    settle(session, booking, why)
     row = _row(booking, why, None, None)
     # there is nothing left to answer: the hours are back
     row.state, row.answered_at = MoveState.REFUNDED, why.now

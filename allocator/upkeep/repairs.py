@@ -7,6 +7,7 @@ cluster's lock, that the world is still the one it was made for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -36,8 +37,34 @@ from allocator.upkeep.repair_inputs import affected, read_claims
 from config.i18n import N_
 
 CHANGED = N_("The bookings have changed since this repair was worked out. Have it worked out again.")
+BELONGS = N_("This repair belongs to an outage: change, publish or give up that.")
 
 SECONDS = 3.0  # of search, where one at a time moves or drops much
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Both ways to mend one GPU type after ``losses``; ``affected``: who lost GPUs, with their versions."""
+
+    gpu_type: str
+    losses: tuple[Loss, ...]
+    variants: Mapping[str, Variant]
+    affected: Mapping[int, int]
+
+
+def survey(
+    session: Session,
+    cluster: Cluster,
+    gpu_type: str,
+    losses: Sequence[Loss],
+    *,
+    rules: BookingRules,
+    now: datetime,
+) -> Finding:
+    """What ``propose`` keeps. This is the slow part: give it a session that only reads, and no lock."""
+    hit = affected(session, losses, now)
+    variants = work_out(session, cluster, gpu_type, losses, rules=rules, now=now)
+    return Finding(gpu_type, tuple(losses), variants, hit)
 
 
 def propose(
@@ -48,15 +75,18 @@ def propose(
     cause: RepairCause,
     losses: Sequence[Loss],
     *,
+    found: Sequence[Finding] = (),
     details: Mapping[str, Any] | None = None,
     outage: Outage | None = None,
     rules: BookingRules,
     now: datetime,
 ) -> Repair:
-    """Work both variants out and keep them; nobody is moved. Read without a lock, so it may be slow."""
+    """Keep both variants; nobody is moved. ``found``: what was surveyed ahead; what is not there is now."""
     require(actor, Action.CLUSTER_CHANGE)
-    variants = work_out(session, cluster, gpu_type, losses, rules=rules, now=now)
-    hit = {str(number): version for number, version in affected(session, losses, now).items()}
+    known = (one for one in found if (one.gpu_type, one.losses) == (gpu_type, tuple(losses)))
+    finding = next(known, None) or survey(session, cluster, gpu_type, losses, rules=rules, now=now)
+    variants = finding.variants
+    hit = {str(number): version for number, version in finding.affected.items()}
     repair = Repair(
         cluster=cluster,
         gpu_type=gpu_type,
@@ -106,16 +136,13 @@ def again(
     *,
     expected_version: int,
     until: datetime | None = None,
+    found: Sequence[Finding] = (),
     rules: BookingRules,
     now: datetime,
 ) -> Repair:
-    """Give this proposal up for one by what is booked now; ``until``: when the nodes are expected back."""
+    """Give this proposal up for one by what is booked now; ``until``: when failed nodes are expected back."""
     require(actor, Action.CLUSTER_CHANGE)
-    losses = losses_of(repair)
-    if until is not None:
-        if until <= now or until >= FOREVER:
-            raise Invalid({"until": [Fault(N_("Choose a moment that is still to come."))]})
-        losses = [Loss(loss.node_id, now, until) for loss in losses]
+    losses = losses_again(repair, until, now=now)
     details = {name: value for name, value in repair.details.items() if name not in ("losses", "affected")}
     if until is not None:
         details["until"] = until.isoformat()
@@ -127,11 +154,28 @@ def again(
         repair.gpu_type,
         repair.cause,
         losses,
+        found=found,
         details=details,
-        outage=repair.outage,
         rules=rules,
         now=now,
     )
+
+
+def losses_again(repair: Repair, until: datetime | None, *, now: datetime) -> list[Loss]:
+    """What is lost when the nodes come back only then. Raises Invalid, and WrongState for an outage's."""
+    _refuse_outage(repair)
+    losses = losses_of(repair)
+    if until is None:
+        return losses
+    # nodes that leave have their own date
+    if repair.cause is not RepairCause.NODES_DOWN or until <= now or until >= FOREVER:
+        raise Invalid({"until": [Fault(N_("Choose a moment that is still to come."))]})
+    return [Loss(loss.node_id, now, until) for loss in losses]
+
+
+def _refuse_outage(repair: Repair) -> None:
+    if repair.cause is RepairCause.OUTAGE:
+        raise WrongState(BELONGS)
 
 
 def discard(
@@ -139,6 +183,7 @@ def discard(
 ) -> None:
     """Drop the proposal: the bookings stay as they are. Raises Invalid, Stale, WrongState."""
     require(actor, Action.CLUSTER_CHANGE)
+    _refuse_outage(repair)
     _give_up(session, actor, repair, expected_version, given(reason), now)
 
 

@@ -29,6 +29,7 @@ from allocator.policy import load_policy
 from allocator.states import BookingState, MoveState, OutageState, RepairState
 from allocator.upkeep import moves, outage_queries, outages, repairs
 from allocator.upkeep.mending import ChangeKind
+from allocator.upkeep.moves import Placement
 from allocator.upkeep.outages import OutagePlan
 from tests import factories
 from tests.factories import NOW
@@ -207,9 +208,11 @@ def test_calling_off_frees_the_nodes(session: Session, quota: Quota, operator: A
     outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
     outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
     with pytest.raises(Stale):
-        outages.call_off(session, operator, outage, reason="Not needed.", expected_version=1, now=NOW)
+        outages.call_off(
+            session, operator, outage, reason="Not needed.", expected_version=1, rules=RULES, now=NOW
+        )
     outages.call_off(
-        session, operator, outage, reason="Not needed.", expected_version=outage.version, now=NOW
+        session, operator, outage, reason="Not needed.", expected_version=outage.version, rules=RULES, now=NOW
     )
     assert (outage.state, outage.slots) == (OutageState.CANCELLED, [])
 
@@ -219,7 +222,9 @@ def test_ending_early_cuts_its_slots_off(session: Session, quota: Quota, operato
     outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
     outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
     middle = SOON + HOUR
-    outages.call_off(session, operator, outage, reason="Done.", expected_version=outage.version, now=middle)
+    outages.call_off(
+        session, operator, outage, reason="Done.", expected_version=outage.version, rules=RULES, now=middle
+    )
     assert (outage.state, outage.ends_at) == (OutageState.ENDED, middle)
     assert {slot.ends_at for slot in outage.slots} == {middle}
 
@@ -241,7 +246,9 @@ def test_a_draft_can_be_changed_and_given_up(session: Session, quota: Quota, ope
     )
     assert [one.node_id for one in outage.nodes] == [nodes[0].id]
     assert outage.version == 2
-    outages.call_off(session, operator, outage, reason="Not needed.", expected_version=2, now=NOW)
+    outages.call_off(
+        session, operator, outage, reason="Not needed.", expected_version=2, rules=RULES, now=NOW
+    )
     assert outage.state is OutageState.CANCELLED
     assert outage_queries.proposals(session, outage) == []
 
@@ -286,3 +293,116 @@ def test_an_open_proposal_is_given_up_with_its_draft(session: Session, quota: Qu
     (second,) = outage_queries.proposals(session, outage)
     assert (first.state, second.state) == (RepairState.DISCARDED, RepairState.PROPOSED)
     assert session.get_one(Booking, factories.booking(session, quota).id).version == 1
+
+
+def test_who_was_moved_may_go_back_when_it_is_called_off(
+    session: Session, quota: Quota, operator: Actor
+) -> None:
+    nodes = nodes_of(quota)
+    owner = factories.actor_of(quota.application.applicant)
+    booking = factories.booking(session, quota, on=nodes, starts_at=SOON, hours=6)
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    (moved,) = outages.publish(
+        session, operator, outage, "fewest_drops", expected_version=1, rules=RULES, now=NOW
+    )
+    assert SOON not in moves.free_starts(session, moved, rules=RULES, now=NOW)
+    moves.accept(session, owner, moved, now=NOW)
+    again = outages.call_off(
+        session, operator, outage, reason="The parts are late.", expected_version=2, rules=RULES, now=NOW
+    )
+    assert (again, moved.state, moved.answered_at) == (1, MoveState.TOLD, None)
+    assert booking.starts_at == SOON - 6 * HOUR
+    assert moved.answer_until == min(NOW + RULES.move_answer, booking.starts_at)
+    assert SOON in moves.free_starts(session, moved, rules=RULES, now=NOW)
+    moves.choose(session, owner, moved, SOON, expected_version=booking.version, rules=RULES, now=NOW + HOUR)
+    assert booking.starts_at == SOON
+    letters = session.execute(select(OutboxItem.letter, OutboxItem.recipient_id).order_by(OutboxItem.id))
+    assert [tuple(row) for row in letters][:2] == [
+        ("booking_moved", owner.person_id),
+        ("booking_time_free", owner.person_id),
+    ]
+    events.verify(session)
+
+
+def test_who_was_dropped_hears_that_the_time_is_free(session: Session, operator: Actor) -> None:
+    quota = factories.quota(session, gpu_hours=100_000, valid_from=SOON, valid_until=SOON + 6 * HOUR)
+    nodes = nodes_of(quota)
+    factories.booking(session, quota, on=nodes, starts_at=SOON, hours=6)
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    outages.publish(session, operator, outage, "fewest_drops", expected_version=1, rules=RULES, now=NOW)
+    outages.call_off(
+        session, operator, outage, reason="The parts are late.", expected_version=2, rules=RULES, now=NOW
+    )
+    letters = session.scalars(select(OutboxItem.letter).order_by(OutboxItem.id)).all()
+    assert letters == ["booking_dropped", "dropped_time_free"]
+
+
+def test_an_outage_that_is_over_is_not_called_off(session: Session, quota: Quota, operator: Actor) -> None:
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
+    outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    with pytest.raises(WrongState):
+        outages.call_off(
+            session,
+            operator,
+            outage,
+            reason="Done.",
+            expected_version=2,
+            rules=RULES,
+            now=outage.ends_at + HOUR,
+        )
+
+
+def test_of_two_drafts_for_a_node_the_second_says_which_is_in_its_way(
+    session: Session, quota: Quota, operator: Actor
+) -> None:
+    nodes = nodes_of(quota)
+    first, second = (
+        outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW) for _ in range(2)
+    )
+    outages.publish(session, operator, first, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    with pytest.raises(WrongState) as caught:
+        outages.publish(session, operator, second, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    assert caught.value.details == {"number": first.id}
+
+
+def test_a_pin_that_was_taken_off_asks_for_another_look(
+    session: Session, quota: Quota, operator: Actor
+) -> None:
+    nodes = nodes_of(quota)
+    booking = factories.booking(session, quota, on=nodes[:1], starts_at=SOON, hours=6)
+    booking.pin = "A demonstration."
+    session.flush()
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes[:1]), rules=RULES, now=NOW)
+    moves.unpin(session, operator, booking, expected_version=booking.version, now=NOW)
+    with pytest.raises(Stale):
+        outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    outages.prepare(session, operator, outage, rules=RULES, now=NOW)
+    outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    assert {slot.node_id for slot in booking.slots}.isdisjoint({nodes[0].id})
+
+
+def test_what_was_moved_by_hand_is_not_in_the_way(session: Session, quota: Quota, operator: Actor) -> None:
+    nodes = nodes_of(quota)
+    booking = factories.booking(session, quota, on=nodes[:1], starts_at=SOON, hours=6)
+    booking.pin = "A demonstration."
+    session.flush()
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes[:1]), rules=RULES, now=NOW)
+    moves.by_hand(
+        session,
+        operator,
+        booking,
+        Placement(SOON, (nodes[1].name,)),
+        reason="Its node is serviced.",
+        expected_version=booking.version,
+        rules=RULES,
+        now=NOW,
+    )
+    outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    assert outage.state is OutageState.PUBLISHED
+
+
+def test_only_a_draft_is_worked_out_again(session: Session, quota: Quota, operator: Actor) -> None:
+    outage = outages.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
+    outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
+    with pytest.raises(WrongState):
+        outages.prepare(session, operator, outage, rules=RULES, now=NOW)

@@ -176,3 +176,41 @@ def test_freezing_and_thawing(session: Session, quota: Quota, operator: Actor) -
     auditor = factories.actor_of(factories.person(session, roles=[Role.AUDITOR]))
     with pytest.raises(Forbidden):
         phases.freeze(session, auditor, cluster, NOW + DAY, reason="A visit.", now=NOW)
+
+
+def test_a_late_node_gets_another_day(session: Session, quota: Quota, operator: Actor) -> None:
+    (node,) = announce(session, operator, quota.cluster, "new1")
+    late = (node.joins_at or NOW) + timedelta(hours=1)
+    capacity.save_nodes(session, quota.cluster, [], late)
+    assert node.state is NodeState.DOWN
+    phases.postpone(session, operator, node, late + timedelta(days=9), now=late)
+    assert (node.state, node.joins_at) == (NodeState.EXPECTED, late + timedelta(days=9))
+
+
+def test_a_node_that_is_being_set_up_stays_announced(session: Session, quota: Quota, operator: Actor) -> None:
+    (node,) = announce(session, operator, quota.cluster, "new1")
+    joins_at = node.joins_at or NOW
+    broken = NodeSeen("new1", "gpu", "h200", 8, NodeState.DOWN, "being installed")
+    capacity.save_nodes(session, quota.cluster, [broken], NOW)
+    assert node.state is NodeState.EXPECTED
+    capacity.save_nodes(session, quota.cluster, [broken], joins_at)
+    assert node.state is NodeState.DOWN
+
+
+def test_a_later_day_to_leave_counts_too(session: Session, quota: Quota, operator: Actor) -> None:
+    node = sorted(quota.cluster.nodes, key=lambda node: node.name)[0]
+    for days in (20, 40):
+        (repair,) = phases.leave(
+            session, operator, quota.cluster, [node], NOW + timedelta(days=days), rules=RULES, now=NOW
+        )
+        repair_steps.apply(
+            session,
+            operator,
+            repair,
+            "fewest_moves",
+            reason="Sold.",
+            expected_version=1,
+            rules=RULES,
+            now=NOW,
+        )
+        assert node.leaves_at == NOW + timedelta(days=days)
