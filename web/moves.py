@@ -60,8 +60,7 @@ def _answer_page(moved: BookingMove, form: ChooseForm | None = None, problem: st
     open_ = moves.may_answer(actor, moved, now)
     starts: list[datetime] = []
     if open_:
-        found = moves.free_starts(db(), booking, rules=policy().bookings, now=now)
-        starts = [start for start in found if start]
+        starts = moves.free_starts(db(), moved, rules=policy().bookings, now=now)
     if form is None:
         form = ChooseForm(formdata=None)
         form.starts_at.data = local(booking.starts_at, settings().zone)

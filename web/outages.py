@@ -5,16 +5,19 @@ from __future__ import annotations
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
+from sqlalchemy.orm import Session
 
 from allocator import cluster_queries, history
+from allocator.actors import Actor
 from allocator.authorization import Action, may, require
 from allocator.errors import Conflict, Invalid
 from allocator.models import Cluster, Outage, OutageKind
 from allocator.states import OutageState
 from allocator.upkeep import node_names, outage_queries, outages, repairs
 from config.clock import utcnow
-from web import once, outage_words
+from web import ahead, once, outage_words
 from web import repair_words as words
+from web.ahead import Found
 from web.errors import translated
 from web.identity import current_actor
 from web.outage_forms import ConfirmForm, OutageForm, PublishForm, ReasonForm
@@ -42,9 +45,24 @@ def index() -> str:
     )
 
 
+def _survey_new(session: Session, actor: Actor, slug: str) -> Found:
+    require(actor, Action.CLUSTER_CHANGE)
+    return _survey(session, actor, cluster_queries.find_cluster(session, actor, slug))
+
+
+def _survey(session: Session, actor: Actor, cluster: Cluster, but: Outage | None = None) -> Found:
+    """Whom the plan in the form would move; nothing while the form has errors."""
+    form = OutageForm()
+    if not form.validate_on_submit():
+        return ()
+    plan = form.plan(node_names.named(session, cluster, form.nodes.data or ""), settings().zone)
+    return outages.survey(session, actor, cluster, plan, but=but, rules=policy().bookings, now=utcnow())
+
+
 @bp.route("/clusters/<slug>/outages/new", methods=["GET", "POST"])
+@ahead.looks(_survey_new)
 @once.guard
-def new(slug: str) -> ResponseReturnValue:
+def new(slug: str, found: Found = ()) -> ResponseReturnValue:
     """Plan one; the next page shows whom it would move."""
     actor = current_actor()
     require(actor, Action.CLUSTER_CHANGE)
@@ -58,16 +76,23 @@ def new(slug: str) -> ResponseReturnValue:
     try:
         nodes = node_names.named(db(), cluster, form.nodes.data or "")
         plan = form.plan(nodes, settings().zone)
-        outage = outages.draft(db(), actor, cluster, plan, rules=policy().bookings, now=utcnow())
+        outage = outages.draft(db(), actor, cluster, plan, found=found, rules=policy().bookings, now=utcnow())
     except Invalid as error:
         form.show(error)
         return _form_page(cluster, form), 422
     return redirect(url_for("outages.show", outage_id=outage.id), 303)
 
 
+def _survey_draft(session: Session, actor: Actor, outage_id: int) -> Found:
+    outage = outage_queries.find(session, actor, outage_id)
+    require(actor, Action.CLUSTER_CHANGE)
+    return _survey(session, actor, outage.cluster, outage)
+
+
 @bp.route(f"{OUTAGE}/edit", methods=["GET", "POST"])
+@ahead.looks(_survey_draft)
 @once.guard
-def edit(outage_id: int) -> ResponseReturnValue:
+def edit(outage_id: int, found: Found = ()) -> ResponseReturnValue:
     """Change a draft."""
     actor = current_actor()
     outage = outage_queries.find(db(), actor, outage_id)
@@ -86,6 +111,7 @@ def edit(outage_id: int) -> ResponseReturnValue:
             outage,
             form.plan(nodes, settings().zone),
             expected_version=form.version.data or 0,
+            found=found,
             rules=policy().bookings,
             now=utcnow(),
         )
@@ -134,14 +160,20 @@ def _sides(outage: Outage) -> tuple[list[Side], str]:
     return words.sides(found, bookings, policy().bookings.repair), chosen
 
 
+def _survey_again(session: Session, actor: Actor, outage_id: int) -> Found:
+    outage = outage_queries.find(session, actor, outage_id)
+    return outages.survey_again(session, actor, outage, rules=policy().bookings, now=utcnow())
+
+
 @bp.post(f"{OUTAGE}/prepare")
+@ahead.looks(_survey_again)
 @once.guard
-def prepare(outage_id: int) -> ResponseReturnValue:
+def prepare(outage_id: int, found: Found = ()) -> ResponseReturnValue:
     """Work out anew whom a draft would move."""
     actor = current_actor()
     outage = outage_queries.find(db(), actor, outage_id)
     require(actor, Action.CLUSTER_CHANGE)
-    outages.prepare(db(), actor, outage, rules=policy().bookings, now=utcnow())
+    outages.prepare(db(), actor, outage, found=found, rules=policy().bookings, now=utcnow())
     flash(gettext("Worked out again by what is booked now."), "success")
     return redirect(url_for("outages.show", outage_id=outage.id), 303)
 
@@ -200,16 +232,19 @@ def call_off(outage_id: int) -> ResponseReturnValue:
     if not form.validate_on_submit():
         return render_template("outages/call_off.html", outage=outage, form=form, now=now), 422
     try:
-        outages.call_off(
+        again = outages.call_off(
             db(),
             actor,
             outage,
             reason=form.reason.data or "",
             expected_version=form.version.data or 0,
+            rules=policy().bookings,
             now=now,
         )
     except Invalid as error:
         form.show(error)
         return render_template("outages/call_off.html", outage=outage, form=form, now=now), 422
     flash(gettext("The outage no longer holds its nodes."), "success")
+    if again:
+        flash(gettext("Letters to whom it moved, that the old time is free: %(count)s.", count=again), "info")
     return redirect(url_for("outages.show", outage_id=outage.id), 303)

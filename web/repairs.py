@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
+from sqlalchemy.orm import Session
 
 from allocator import history
+from allocator.actors import Actor
 from allocator.authorization import Action, may, require
 from allocator.errors import Conflict, Invalid
 from allocator.models import Repair, RepairCause
 from allocator.states import RepairState
 from allocator.upkeep import repair_steps, repairs
 from config.clock import utcnow
-from web import once, outage_words
+from web import ahead, once, outage_words
 from web import repair_words as words
+from web.ahead import Found
 from web.errors import translated
 from web.identity import current_actor
 from web.outage_forms import AgainForm, ApplyForm, ReasonForm, utc
@@ -68,9 +73,27 @@ def _sides(repair: Repair) -> list[Side]:
     return words.sides([repair], bookings, policy().bookings.repair)
 
 
+def _survey(session: Session, actor: Actor, repair_id: int) -> Found:
+    repair = repairs.find(session, actor, repair_id)
+    require(actor, Action.CLUSTER_CHANGE)
+    form = AgainForm()
+    if not form.validate_on_submit():
+        return ()
+    now = ahead.moment()
+    losses = repairs.losses_again(repair, _until(form), now=now)
+    return [
+        repairs.survey(session, repair.cluster, repair.gpu_type, losses, rules=policy().bookings, now=now)
+    ]
+
+
+def _until(form: AgainForm) -> datetime | None:
+    return utc(form.until.data, settings().zone) if form.until.data else None
+
+
 @bp.post(f"{REPAIR}/again")
+@ahead.looks(_survey)
 @once.guard
-def again(repair_id: int) -> ResponseReturnValue:
+def again(repair_id: int, found: Found = ()) -> ResponseReturnValue:
     """Work it out by what is booked now, or with another date on which the nodes come back."""
     actor = current_actor()
     repair = repairs.find(db(), actor, repair_id)
@@ -84,9 +107,10 @@ def again(repair_id: int) -> ResponseReturnValue:
             actor,
             repair,
             expected_version=form.version.data or 0,
-            until=utc(form.until.data, settings().zone) if form.until.data else None,
+            until=_until(form),
+            found=found,
             rules=policy().bookings,
-            now=utcnow(),
+            now=ahead.moment(),
         )
     except Invalid as error:
         form.show(error)
