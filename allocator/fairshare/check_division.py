@@ -193,6 +193,9 @@ def differences(document: dict[str, Any]) -> list[str]:
 
 
 def main(arguments: list[str], say: Callable[[str], object] = print) -> int:
+    if arguments in (["-h"], ["--help"]):
+        say((__doc__ or "").rstrip())
+        return 0
     if len(arguments) != 1:
         say("usage: check_division.py FILE.json")
         return 2

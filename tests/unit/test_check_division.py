@@ -63,6 +63,12 @@ def test_it_says_why_a_file_cannot_be_read(tmp_path: Path) -> None:
     assert ["FileNotFoundError" in said[0], "KeyError" in said[1], "usage" in said[2]] == [True] * 3
 
 
+def test_it_says_how_it_is_used() -> None:
+    said: list[str] = []
+    assert check_division.main(["--help"], said.append) == 0
+    assert "check_division.py FILE.json" in said[0]
+
+
 def test_it_needs_the_standard_library_only() -> None:
     tree = ast.parse(SCRIPT.read_text(encoding="utf-8"))
     names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
