@@ -30,6 +30,8 @@ from tests.contract.worlds import World, account
 pytestmark = pytest.mark.timeout(900)
 HOUR = timedelta(hours=1)
 _numbers = count(1)
+# Why a job beyond its account's GPUs waits; where the reservation itself counts GPUs, that may come first.
+OVER_ITS_SHARE = ("QOSGrpGRES", "Resources")
 
 
 def booked(
@@ -303,6 +305,52 @@ def test_reservation_with_jobs_in_it(world: World) -> None:
     assert world.cluster.cancel_jobs(mine.name) == 0
 
 
+def maintenance(world: World, **changes: object) -> Reservation:
+    made = booked(world, accounts=(), maintenance=True, **changes)  # type: ignore[arg-type]
+    return replace(made, name=made.name.replace("kezek-", "kezek-outage-"))
+
+
+def test_maintenance_keeps_jobs_off_and_ends_none(world: World) -> None:
+    running = world.submit("kezek-q1", 8, 3000)
+    assert world.wait(lambda: world.running(running), 60), world.job(running)
+    # Announced while a job runs that may last longer than until then.
+    off = maintenance(world, starts_in=0.5, nodes=tuple(world.nodes))
+    world.cluster.create_reservation(off)
+    assert held(world, off.name) == off
+    too_long, short = world.submit("kezek-q1", 8, 3000), world.submit("kezek-q1", 8, 600)
+    assert world.wait(lambda: world.running(short), 60), world.job(short)
+    assert world.running(running)
+    assert world.job(too_long)[0] == "PENDING"
+    begun = replace(off, starts_at=world.now() + timedelta(seconds=3), nodes=tuple(world.nodes[:3]))
+    world.cluster.update_reservation(begun)
+    assert held(world, off.name) == begun
+    assert world.wait(lambda: world.now() > begun.starts_at + timedelta(seconds=5), 10)
+    assert world.running(running), "what has begun is not ended"
+    # The fourth node is left.
+    assert world.wait(lambda: world.running(too_long), 60), world.job(too_long)
+    assert {node.state for node in world.cluster.nodes()} == {NodeState.UP}
+    world.cluster.delete_reservation(off.name)
+    assert world.running(running)
+
+
+def test_maintenance_lies_over_bookings_and_no_booking_over_it(world: World) -> None:
+    before = booked(world)
+    world.cluster.create_reservation(before)
+    off = maintenance(world, nodes=2)
+    world.cluster.create_reservation(off)
+    assert difference(before, held(world, before.name)) == ""
+    with pytest.raises(Conflict):
+        world.cluster.create_reservation(booked(world, nodes=(world.nodes[1],)))
+    for wrong in (
+        replace(off, name="kezek-outage-9", accounts=("kezek-q1",)),
+        replace(off, name="kezek-outage-9", gpus_per_node=4),
+    ):
+        with pytest.raises(Refused):
+            world.cluster.create_reservation(wrong)
+    with pytest.raises(ValueError):
+        world.cluster.create_reservation(replace(off, name="outage-9"))
+
+
 def _deleted(world: World, name: str) -> bool:
     try:
         world.cluster.delete_reservation(name)
@@ -374,7 +422,8 @@ def test_two_bookings_share_a_node_by_their_accounts_limits(world: World) -> Non
     world.cancel(jobs[1])
     # Its neighbour's GPUs are free now, and stay out of its reach all the same.
     more = world.submit("kezek-q1", 2, 600, reservation=halves[0].name)
-    assert not world.wait(lambda: world.running(more), 5)
+    assert world.wait(lambda: world.job(more)[1] in OVER_ITS_SHARE, 30), world.job(more)
+    assert not world.running(more)
     assert {name: one.gpus for name, one in accounts(world).items() if one.gpus} == {
         "kezek-q1": 4,
         "kezek-q8": 4,
