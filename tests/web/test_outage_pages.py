@@ -75,6 +75,23 @@ def test_what_was_decided_stands_on_the_page(world: World) -> None:
     assert "Published" in text
 
 
+def test_whether_the_cluster_keeps_jobs_off_stands_on_the_page(world: World) -> None:
+    address, now = "/outages/{published}".format(**world.ids), utcnow()
+    said: dict[str, dict[str, object]] = {
+        "The cluster does not keep jobs off these nodes yet": {},
+        "kezek-outage-1: Invalid node name": {"problem": "kezek-outage-1: Invalid node name"},
+        "The cluster keeps jobs off these nodes": {"problem": None, "reserved_at": now},
+    }
+    for sentence, values in said.items():
+        with world.site.data() as data:
+            outage = data.get_one(Outage, world.ids["published"])
+            for name, value in values.items():
+                setattr(outage, name, value)
+        assert sentence in text_of(world.operator.get(address))
+    draft = text_of(world.operator.get("/outages/{outage}".format(**world.ids)))
+    assert "keep jobs off" not in draft
+
+
 def test_a_world_that_changed_is_told_and_nothing_published(world: World) -> None:
     address = "/outages/{outage}".format(**world.ids)
     fields = hidden_fields(world.operator.get(f"{address}/publish?variant=fewest_moves"))
