@@ -6,6 +6,7 @@ from flask import Blueprint, render_template
 
 from allocator import overview
 from allocator.authorization import Action, may
+from allocator.upkeep import moves, outage_queries
 from config.clock import utcnow
 from web import period_words
 from web.identity import current_actor
@@ -22,7 +23,9 @@ def index() -> str:
     actor = current_actor()
     if not actor.is_signed_in:
         return render_template("home/welcome.html", offers=overview.offers(db()))
-    work = overview.own_work(db(), actor, utcnow())
+    now = utcnow()
+    work = overview.own_work(db(), actor, now)
+    repairs = outage_queries.repairs_waiting(db()) if may(actor, Action.CLUSTER_CHANGE) else 0
     return render_template(
         "home/index.html",
         work=work,
@@ -30,6 +33,8 @@ def index() -> str:
         periods=overview.undecided(db(), actor),
         words=period_words,
         duties=duties(),
+        answers=db().scalars(moves.open_moves(actor, now).limit(overview.MOST)).all(),
+        repairs=repairs,
     )
 
 
