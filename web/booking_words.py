@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from flask_babel import gettext
 
 from allocator import problems
+from allocator.booking.bookings import never_delivered
 from allocator.history import Change
 from allocator.models import Booking
 from allocator.policy import BookingRules
@@ -177,7 +178,7 @@ def _blocked(booking: Booking) -> Situation:
     why = gettext(problems.sentence(booking.reservation.problem_code))
     after = gettext("You need not do anything: Kezek keeps trying, and the operators see it too.")
     charge = gettext("If the cluster does not reserve it until the end, nothing is charged.")
-    texts = [why, after] + ([charge] if booking.reservation.seen_at is None else [])
+    texts = [why, after] + ([charge] if never_delivered(booking) else [])
     return Situation("warning", gettext("The cluster does not reserve it for now"), " ".join(texts))
 
 

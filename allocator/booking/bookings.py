@@ -23,7 +23,7 @@ from allocator.booking.windows import Shape, nearest_after, nearest_before
 from allocator.errors import WrongState
 from allocator.models import Booking, NodeSlot, Quota, Reservation
 from allocator.policy import BookingRules
-from allocator.states import VOID_BOOKINGS, BookingState, move
+from allocator.states import VOID_BOOKINGS, BookingState, ReservationState, move
 from config.i18n import N_
 
 __all__ = [
@@ -122,7 +122,7 @@ def cancellation(booking: Booking, now: datetime) -> Cancellation:
         raise WrongState(N_("This booking is already over."))
     if booking.starts_at > now:
         return Cancellation(booking.gpu_seconds, 0, None, NOT_BEGUN)
-    if _never_delivered(booking):
+    if never_delivered(booking):
         return Cancellation(booking.gpu_seconds, 0, None, NEVER_RESERVED)
     ends_at = max(_whole_second(now), booking.starts_at + timedelta(seconds=1))
     left = int((booking.ends_at - ends_at).total_seconds()) * booking.nodes * booking.gpus_per_node
@@ -133,9 +133,16 @@ def _whole_second(now: datetime) -> datetime:
     return now.replace(microsecond=0) + timedelta(seconds=bool(now.microsecond))
 
 
-def _never_delivered(booking: Booking) -> bool:
-    # Not only where it refused: a cluster that was away all the time has delivered nothing either.
-    return booking.reservation.seen_at is None
+def never_delivered(booking: Booking) -> bool:
+    """Whether the cluster held nothing for it in its own time.
+
+    Not only where it refused: a cluster that was away all the time has delivered nothing either. What it
+    held in the days before, or for a time that was given up since, is no delivery if it refuses now.
+    """
+    row = booking.reservation
+    if row.seen_at is None:
+        return True
+    return row.state is not ReservationState.RESERVED and row.seen_at < booking.starts_at
 
 
 def cancel(
@@ -193,14 +200,17 @@ def advance(session: Session, now: datetime) -> dict[BookingState, int]:
     What the cluster never held is CANCELLED instead, and nothing is charged; an offer that nobody accepted in
     time has LAPSED. Returns how many went to each state, at most ``BATCH`` each.
     """
-    undelivered = select(Reservation.booking_id).where(Reservation.seen_at.is_(None))
+    row = select(Reservation.booking_id).where(Reservation.booking_id == Booking.id)
+    refused = (Reservation.state != ReservationState.RESERVED) & (Reservation.seen_at < Booking.starts_at)
+    # never_delivered() as SQL
+    undelivered = row.where(Reservation.seen_at.is_(None) | refused).correlate(Booking).exists()
     over = Booking.ends_at <= now
     held, confirmed, started = BookingState.HELD, BookingState.CONFIRMED, BookingState.STARTED
     steps = (
         (held, BookingState.LAPSED, Booking.held_until <= now),
         (confirmed, started, Booking.starts_at <= now),
-        (started, BookingState.CANCELLED, over & Booking.id.in_(undelivered)),
-        (started, BookingState.ENDED, over & Booking.id.not_in(undelivered)),
+        (started, BookingState.CANCELLED, over & undelivered),
+        (started, BookingState.ENDED, over & ~undelivered),
     )
     return {target: _advance(session, now, current, target, which) for current, target, which in steps}
 

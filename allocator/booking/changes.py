@@ -7,6 +7,7 @@ if nobody has booked what follows. Another time is possible until it begins.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
@@ -21,7 +22,7 @@ from allocator.booking.placing import TAKEN, Quote, take
 from allocator.booking.windows import nearest_after, nearest_before
 from allocator.dividing import grants
 from allocator.errors import Fault, Invalid, NoCapacity, WrongState
-from allocator.models import Booking, BookingMove, NodeSlot, Quota
+from allocator.models import Booking, BookingKind, BookingMove, NodeSlot, Quota
 from allocator.policy import BookingRules
 from allocator.states import BookingState, MoveState, QuotaState
 from config.i18n import N_
@@ -81,6 +82,11 @@ def _limits(session: Session, booking: Booking, rules: BookingRules, now: dateti
     available = placing.balance_besides(session, quota, None).available
     spent = Fault(N_("The quota has no more GPU-hours for it."))
     yield Limit(ends_at + timedelta(seconds=available // gpus), spent)
+    if booking.starts_at > now and rules.max_open_percent < 100:
+        ahead = quota.gpu_seconds * rules.max_open_percent // 100
+        left = max(ahead - placing.opened(session, quota, now).gpu_seconds, 0)
+        hoarded = Fault(N_("No more of the quota may lie in bookings that have not begun."))
+        yield Limit(ends_at + timedelta(seconds=left // gpus), hoarded)
     furthest = booking.starts_at + rules.max_length
     for room in grants.rooms(session, quota, ends_at, max(furthest, ends_at)):
         begins = max(ends_at, room.period.starts_at)
@@ -184,21 +190,37 @@ def _set_end(
     rules: BookingRules,
     now: datetime,
 ) -> None:
-    before = {"ends_at": booking.ends_at, "gpu_seconds": booking.gpu_seconds}
+    before: dict[str, Any] = {"ends_at": booking.ends_at, "gpu_seconds": booking.gpu_seconds}
+    # what it has kept free so far may be less than today's rules ask for, but nobody else can need it
+    kept = max((slot.ends_at for slot in booking.slots), default=booking.ends_at) - booking.ends_at
+    cleaning = rules.cleaning if ends_at > booking.ends_at else kept
     slots = update(NodeSlot).where(NodeSlot.booking_id == booking.id)
     try:
         with session.begin_nested():
             session.execute(
-                slots.values(ends_at=ends_at + rules.cleaning),
+                slots.values(ends_at=ends_at + cleaning),
                 execution_options={"synchronize_session": False},
             )
     except IntegrityError as error:
         raise NoCapacity(TAKEN) from error
     session.expire(booking, ["slots"])
-    booking.ends_at = ends_at
-    after = {"ends_at": ends_at, "gpu_seconds": booking.gpu_seconds}
-    events.record(session, actor, booking, kind, now=now, before=before, after=after)
+    window = _set_window(booking, booking.starts_at, ends_at)
+    after = {"ends_at": ends_at, "gpu_seconds": booking.gpu_seconds, **dict.fromkeys(window)}
+    events.record(session, actor, booking, kind, now=now, before={**before, **window}, after=after)
     booking_letters.changed(session, booking, actor, now=now)
+
+
+def _set_window(booking: Booking, starts_at: datetime, ends_at: datetime) -> dict[str, datetime]:
+    """Write its time; whoever takes a flexible one out of its window has a firm one from then on.
+
+    Returns the window that it had, where it has none any more.
+    """
+    booking.starts_at, booking.ends_at = starts_at, ends_at
+    earliest_at, latest_at = booking.earliest_at, booking.latest_at
+    if earliest_at is None or latest_at is None or earliest_at <= starts_at < ends_at <= latest_at:
+        return {}
+    booking.kind, booking.earliest_at, booking.latest_at = BookingKind.FIRM, None, None
+    return {"earliest_at": earliest_at, "latest_at": latest_at}
 
 
 def move_quote(
@@ -248,6 +270,7 @@ def move(
     """
     _require(actor, booking)
     take(session, booking, expected_version)
+    session.refresh(booking.quota)
     if booking.state is not BookingState.CONFIRMED or booking.starts_at <= now:
         raise WrongState(N_("Only a booking that is fixed and has not begun can be moved."))
     ask = _moved(booking, starts_at)
@@ -257,14 +280,17 @@ def move(
     if not found.places:
         raise NoCapacity(TAKEN)
     before = {"starts_at": booking.starts_at, "ends_at": booking.ends_at}
-    slots = placing.slots_for(found.places, ask.starts_at, ask.ends_at, rules)
-    placing.replace_slots(session, booking, slots)
-    booking.starts_at, booking.ends_at = ask.starts_at, ask.ends_at
+    placing.replace(session, booking, found, rules=rules, now=now)
+    window = _set_window(booking, ask.starts_at, ask.ends_at)
+    # what the cluster held at the old time says nothing of the new one
+    booking.reservation.seen_at = None
     after = {
         "starts_at": ask.starts_at,
         "ends_at": ask.ends_at,
         "nodes": [place.name for place in found.places],
+        **dict.fromkeys(window),
     }
+    before |= window
     events.record(session, actor, booking, "booking.moved", now=now, before=before, after=after)
     _answer_moves(session, actor, booking, now)
     booking_letters.changed(session, booking, actor, now=now)

@@ -3,8 +3,9 @@
 What is found here holds only under the cluster's lock (``capacity.lock``); without it, it is a good guess.
 """
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -102,6 +103,11 @@ class Ground:
         if loose_from is not None and loose_from <= until:
             span = (max(since, loose_from), until)
             found = merged(sorted([*found, *rebinding.count_starts(self.nodes, shape, lasting, span)]))
+        return self.granted(shape, length, found)
+
+    def granted(self, shape: Shape, length: timedelta, starts: list[Window]) -> list[Window]:
+        """Those of the starts at which the periods' grants carry the shape."""
+        found = starts
         for room in self.rooms:
             most = timedelta(seconds=room.available // max(shape.nodes * shape.gpus, 1))
             period = room.period
@@ -149,7 +155,7 @@ def _room_besides(room: Room, booking: Booking) -> Room:
     first = max(booking.starts_at, room.period.starts_at)
     last = min(booking.ends_at, room.period.ends_at)
     own = max(int((last - first).total_seconds()), 0) * booking.nodes * booking.gpus_per_node
-    return replace(room, charged=room.charged - own)
+    return dataclasses.replace(room, charged=room.charged - own)
 
 
 def find(
@@ -169,22 +175,23 @@ def find(
     if faults:
         return Quote(ask, balance, faults)
     places = here.places(ask.shape, ask.starts_at, ask.ends_at)
-    if places or besides is not None:
+    if places:
         return Quote(ask, balance, {}, tuple(places))
-    rebound = _rebinding(session, quota, ask, rules, now)
+    rebound = _rebinding(session, quota, ask, rules, now, besides)
     return Quote(ask, balance, {}, rebound.places if rebound else (), rebinding=rebound)
 
 
 def _rebinding(
-    session: Session, quota: Quota, ask: Ask, rules: BookingRules, now: datetime
+    session: Session, quota: Quota, ask: Ask, rules: BookingRules, now: datetime, besides: Booking | None
 ) -> Rebinding | None:
     """Room by naming other bookings' nodes anew, from the days on of which the cluster knows nothing."""
     begin = rebinding.loose_from(rules, now)
     if ask.starts_at < begin:
         return None
-    nodes = capacity.held(session, quota.cluster, quota.gpu_type, begin, capacity.FOREVER)
+    number = besides.id if besides else None
+    nodes = capacity.held(session, quota.cluster, quota.gpu_type, begin, capacity.FOREVER, number)
     window = (ask.starts_at, ask.ends_at + rules.cleaning)
-    return rebinding.find(session, quota, nodes, ask.shape, window, rules, now)
+    return rebinding.find(session, quota, nodes, ask.shape, window, rules, now, number)
 
 
 def balance_besides(session: Session, quota: Quota, besides: Booking | None) -> Balance:
@@ -192,7 +199,7 @@ def balance_besides(session: Session, quota: Quota, besides: Booking | None) -> 
     balance = ledger.balance(session, quota)
     if besides is None:
         return balance
-    return replace(balance, booked_ahead=balance.booked_ahead - besides.gpu_seconds)
+    return dataclasses.replace(balance, booked_ahead=balance.booked_ahead - besides.gpu_seconds)
 
 
 def opened(session: Session, quota: Quota, now: datetime, besides: Booking | None = None) -> Opened:
@@ -315,11 +322,15 @@ def slots_for(
     ]
 
 
-def replace_slots(session: Session, booking: Booking, slots: Sequence[NodeSlot]) -> None:
-    """Other slots in place of a booking's. Raises NoCapacity, with the old ones still there."""
+def replace(session: Session, booking: Booking, found: Quote, *, rules: BookingRules, now: datetime) -> None:
+    """Other slots in place of a booking's, as quoted. Raises NoCapacity, with the old ones still there."""
+    slots = slots_for(found.places, found.ask.starts_at, found.ask.ends_at, rules)
     try:
         with session.begin_nested():
+            # its own go first: others may get their new names there
             session.execute(delete(NodeSlot).where(NodeSlot.booking_id == booking.id))
+            if found.rebinding and not rebinding.apply(session, booking.quota, found.rebinding, now):
+                raise NoCapacity(TAKEN)
             for slot in slots:
                 slot.booking_id = booking.id
             session.add_all(slots)

@@ -152,16 +152,19 @@ def find(
     window: Window,
     rules: BookingRules,
     now: datetime,
+    besides: int | None = None,
 ) -> Rebinding | None:
     """How the shape would fit if others made way; ``window`` ends with the cleaning. One or two queries.
 
-    ``nodes`` are all bookable ones with everything that is taken of them from the first loose moment on.
+    ``nodes`` are all bookable ones with everything that is taken of them from the first loose moment on,
+    but for the booking ``besides``, which is to get the places.
     """
     begin = loose_from(rules, now)
     fit = [node for node in nodes if node.gpus == shape.gpus]
     if window[0] < begin or not count_starts(fit, shape, window[1] - window[0], (window[0], window[0])):
         return None
-    loose = _read(session, quota, begin, {node.id: node for node in fit})
+    read = _read(session, quota, begin, {node.id: node for node in fit})
+    loose = [one for one in read if one.id != besides]
     if len(loose) * len(fit) > MOST_WORK:
         return None
     free = {(one.starts_at, one.ends_at, node) for one in loose for node in one.nodes}
@@ -179,6 +182,7 @@ def find(
 
 def _read(session: Session, quota: Quota, begin: datetime, fit: Mapping[int, NodeHeld]) -> list[Loose]:
     """Open bookings of whole nodes that the cluster does not know."""
+    frozen = quota.cluster.frozen_until
     held = session.scalars(
         select(Booking)
         .join(Booking.reservation)
@@ -187,7 +191,8 @@ def _read(session: Session, quota: Quota, begin: datetime, fit: Mapping[int, Nod
             Booking.cluster_id == quota.cluster_id,
             Quota.gpu_type == quota.gpu_type,
             Booking.state.in_(OPEN_BOOKINGS),
-            Booking.starts_at >= begin,
+            # what begins in frozen days is left alone by every machine
+            Booking.starts_at >= max(begin, frozen or begin),
             Booking.pin.is_(None),
             Reservation.state == ReservationState.PENDING,
             Reservation.seen_at.is_(None),

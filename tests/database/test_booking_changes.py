@@ -13,11 +13,23 @@ from sqlalchemy.orm import Session
 
 from allocator import events, ledger, letters
 from allocator.actors import Actor, Role
-from allocator.booking import bookings, changes
+from allocator.booking import bookings, changes, flexible
 from allocator.booking.booking_checks import Ask
+from allocator.booking.offer_search import Wish
 from allocator.db import Database
 from allocator.errors import Forbidden, Invalid, NoCapacity, NotFound, Stale, WrongState
-from allocator.models import Booking, BookingMove, Event, Grant, Node, NodeState, OutboxItem, Person, Quota
+from allocator.models import (
+    Booking,
+    BookingKind,
+    BookingMove,
+    Event,
+    Grant,
+    Node,
+    NodeState,
+    OutboxItem,
+    Person,
+    Quota,
+)
 from allocator.policy import load_policy
 from allocator.states import BookingState, MoveState, QuotaState, ReservationState
 from tests import factories
@@ -321,3 +333,73 @@ def test_the_cluster_follows(database: Database, tmp_path: Path) -> None:
         assert bookings.advance(session, here.clock.now)[BookingState.STARTED] == 1
     change(lambda session, actor, booking: extend(session, actor, booking, SOON + TEN + TEN))
     change(lambda session, actor, booking: shorten(session, actor, booking, SOON + 5 * ONE))
+
+
+def _fixed(session: Session, actor: Actor, quota: Quota) -> Booking:
+    """A flexible booking of ten hours whose time has just been fixed inside of its day."""
+    wanted = Wish(1, 8, TEN, SOON, SOON + TEN + ONE)
+    booking = flexible.ask(session, actor, quota, wanted, rules=RULES, now=NOW)
+    assert flexible.fix_due(session, quota.cluster, rules=RULES, now=NOW) == 1
+    assert booking.state is BookingState.CONFIRMED
+    return booking
+
+
+def test_once_fixed_a_flexible_one_moves_like_any_other(session: Session, actor: Actor, quota: Quota) -> None:
+    """By one's own wish it may leave the window that was once asked for: then its time is its own."""
+    booking = _fixed(session, actor, quota)
+    move(session, actor, booking, SOON + 3 * DAY)
+    session.flush()
+    assert (booking.kind, booking.earliest_at, booking.latest_at) == (BookingKind.FIRM, None, None)
+    event = session.scalars(select(Event).where(Event.kind == "booking.moved")).one()
+    assert event.before["latest_at"]
+    assert event.after["latest_at"] is None
+
+
+def test_once_fixed_a_flexible_one_lasts_longer_than_its_window(
+    session: Session, actor: Actor, quota: Quota
+) -> None:
+    booking = _fixed(session, actor, quota)
+    extend(session, actor, booking, booking.ends_at + 5 * ONE, now=NOW)
+    session.flush()
+    assert booking.kind is BookingKind.FIRM
+
+
+def test_what_has_not_begun_grows_no_further_than_may_lie_ahead(
+    session: Session, actor: Actor, quota: Quota
+) -> None:
+    """Small and early, then made longer: that way round the limit is as closed as any other."""
+    rules = replace(RULES, max_open_percent=10)  # of 1,600 GPU-hours
+    ask = Ask(1, 8, SOON, SOON + TEN)
+    booking = bookings.book(session, actor, quota, ask, rules=rules, now=NOW)
+    found = changes.extension(session, booking, rules=rules, now=NOW)
+    assert found.until == SOON + 2 * TEN
+    with pytest.raises(Invalid):
+        changes.extend(session, actor, booking, SOON + 3 * TEN, expected_version=1, rules=rules, now=NOW)
+    # what runs is no hoard
+    assert changes.extension(session, booking, rules=rules, now=SOON).until == SOON + timedelta(hours=200)
+
+
+def test_what_was_reserved_for_another_time_proves_no_delivery(
+    session: Session, actor: Actor, quota: Quota, booking: Booking
+) -> None:
+    """The cluster held it on its old day and refuses the new one: then nothing is charged."""
+    booking.reservation.state, booking.reservation.seen_at = ReservationState.RESERVED, NOW
+    session.flush()
+    move(session, actor, booking, SOON + DAY)
+    booking.reservation.state = ReservationState.BLOCKED
+    session.flush()
+    bookings.advance(session, booking.starts_at)
+    bookings.advance(session, booking.ends_at)
+    session.refresh(booking)
+    assert booking.state is BookingState.CANCELLED
+    assert ledger.balance(session, quota).charged == 0
+
+
+def test_shorter_is_possible_whatever_time_cleaning_takes_today(
+    session: Session, actor: Actor, quota: Quota, booking: Booking
+) -> None:
+    for slot in booking.slots:
+        factories.booking(session, quota, on=[slot.node], starts_at=booking.ends_at, hours=5)
+    rules = replace(RULES, cleaning=3 * ONE)
+    changes.shorten(session, actor, booking, SOON + TEN - ONE, expected_version=1, rules=rules, now=SOON)
+    assert booking.ends_at == SOON + TEN - ONE
