@@ -128,7 +128,7 @@ def least_crowded(
 ) -> datetime | None:
     """The start whose hours are the least crowded, the earliest among equals."""
     # prices are by the hour: a finer step would only cost time
-    grid = Grid(max(search.grid.step, HOUR), search.grid.anchor)
+    grid = Grid(search.grid.step * -(-HOUR // search.grid.step), search.grid.anchor)
     best: tuple[float, datetime] | None = None
     for since, until in starts:
         start = grid.ceil(since)
@@ -165,7 +165,8 @@ def hold(
         raise ValueError("an offer is held for a person")
     capacity.lock(session, quota.cluster)
     before = _held_by(session, actor.person_id, quota)
-    terms = placing.Terms(BookingState.HELD, held_until=now + rules.hold)
+    # a yes after its start would book, and charge for, what has passed
+    terms = placing.Terms(BookingState.HELD, held_until=min(now + rules.hold, ask.starts_at))
     try:
         # a savepoint: who gets no new offer keeps the old one
         with session.begin_nested():

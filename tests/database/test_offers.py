@@ -439,3 +439,23 @@ def test_what_is_fixed_keeps_its_nodes(session: Session, actor: Actor, quota: Qu
     assert found.why.constraint is Constraint.CAPACITY
     with pytest.raises(NoCapacity):
         offers.hold(session, actor, quota, wish.at(FAR), rules=RULES, now=now)
+
+
+def test_an_offer_is_never_held_beyond_its_start(session: Session, actor: Actor, quota: Quota) -> None:
+    """Two minutes before the hour: a yes after it would book what has begun, and charge for it."""
+    now = FIRST - timedelta(minutes=2)
+    held = offers.hold(session, actor, quota, Ask(1, 8, FIRST, FIRST + TEN), rules=RULES, now=now)
+    assert held.held_until == FIRST
+    with pytest.raises(WrongState):
+        offers.accept(session, actor, held, expected_version=held.version, now=FIRST)
+
+
+@pytest.mark.parametrize("minutes", [40, 45, 96, 180])
+def test_every_offer_lies_on_a_boundary(session: Session, actor: Actor, quota: Quota, minutes: int) -> None:
+    step = timedelta(minutes=minutes)
+    rules = replace(RULES, boundary=step, min_length=step)
+    full(session, quota, NOW, 5)
+    found = ask(session, actor, quota, Wish(1, 8, 2 * step), replace(POLICY, bookings=rules))
+    assert found.offers
+    for offer in found.offers:
+        assert bookings.quote(session, actor, quota, offer.ask, rules=rules, now=NOW).fits
