@@ -7,7 +7,7 @@ only ever swapped for others inside of the window.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import select
@@ -38,6 +38,7 @@ from allocator.upkeep.mending import Change, Claim
 from config.i18n import N_
 
 BATCH = 200
+HURRY = 0.5  # seconds
 MADE_ROOM = N_("Planned anew within its window, so that another booking finds room.")
 
 
@@ -69,7 +70,7 @@ class FlexibleQuote:
 
 
 @dataclass(frozen=True)
-class _Room:
+class Room:
     """A start for the wish, and what becomes of others for it."""
 
     start: datetime
@@ -83,9 +84,24 @@ def quote(
     require(actor, Action.BOOKING_CREATE, quota)
     rules = policy.bookings
     search = Search.read(session, quota, wish, rules, now)
-    faults = _faults(search)
-    room = None if faults else _room(session, quota, search, rules, now)
-    start = room.start if room else None
+    faults = faults_of(search)
+    room = None if faults else find_room(session, quota, search, rules, now)
+    return quoted(session, quota, search, faults, room, policy=policy)
+
+
+def quoted(
+    session: Session,
+    quota: Quota,
+    search: Search,
+    faults: Mapping[str, list[Fault]],
+    room: Room | None,
+    *,
+    policy: Policy,
+    counted: int = 0,
+) -> FlexibleQuote:
+    """What was found as a quote; ``counted`` GPU-seconds of it are charged already."""
+    wish, start = search.wish, room.start if room else None
+    at = start or search.since
     return FlexibleQuote(
         wish=wish,
         window=search.window,
@@ -93,12 +109,12 @@ def quote(
         faults=faults,
         starts_at=start,
         makes_way=bool(room and room.changes),
-        price=prices.price(session, quota, wish.gpu_seconds, start or search.since, policy=policy),
-        fixed_from=start - rules.fix_ahead if start else None,
+        price=prices.price(session, quota, wish.gpu_seconds, at, policy=policy, counted=counted),
+        fixed_from=start - policy.bookings.fix_ahead if start else None,
     )
 
 
-def _faults(search: Search) -> dict[str, list[Fault]]:
+def faults_of(search: Search) -> dict[str, list[Fault]]:
     wish = search.wish
     if wish.earliest_at is None or wish.latest_at is None:
         raise ValueError("a flexible booking has a window")
@@ -113,32 +129,51 @@ def _faults(search: Search) -> dict[str, list[Fault]]:
     return faults
 
 
-def _room(session: Session, quota: Quota, search: Search, rules: BookingRules, now: datetime) -> _Room | None:
-    return _free(session, quota, search, now) or _made_free(session, quota, search, rules, now)
+def find_room(
+    session: Session,
+    quota: Quota,
+    search: Search,
+    rules: BookingRules,
+    now: datetime,
+    besides: Booking | None = None,
+) -> Room | None:
+    """A start that is free, or for which others make way; ``besides`` is the booking to be changed."""
+    return _free(session, quota, search, now) or _made_free(session, quota, search, rules, now, besides)
 
 
-def _free(session: Session, quota: Quota, search: Search, now: datetime) -> _Room | None:
+def _free(session: Session, quota: Quota, search: Search, now: datetime) -> Room | None:
     """The least crowded start that is free."""
     starts = search.starts()
     first = nearest_after(starts, search.since, search.grid)
     if first is None:
         return None
     crowds = congestion.read(session, quota, search.ground.nodes, search.window, now)
-    return _Room(offers.least_crowded(search.wish, search, starts, crowds) or first)
+    return Room(offers.least_crowded(search.wish, search, starts, crowds) or first)
 
 
 def _made_free(
-    session: Session, quota: Quota, search: Search, rules: BookingRules, now: datetime
-) -> _Room | None:
+    session: Session,
+    quota: Quota,
+    search: Search,
+    rules: BookingRules,
+    now: datetime,
+    besides: Booking | None,
+) -> Room | None:
     """A start for which others whose time is not fixed make way."""
     if replanning.is_contested(session, quota.cluster, quota.gpu_type):
         return None
     first, last = search.span(search.wish.length)
     picture = planning.read(session, quota.cluster, quota.gpu_type, rules=rules, now=now)
+    if besides is not None:
+        others = tuple(claim for claim in picture.claims if claim.id != besides.id)
+        picture = replace(picture, claims=others)
     end = first + search.wish.length
     claim = Claim(-1, 1, search.wish.shape, first, end, (), first, last, rules.cleaning)
-    found = plan_search.make_room(picture, claim)
-    return _Room(found[0].starts_at, found[1]) if found else None
+    starts = search.ground.granted(search.wish.shape, search.wish.length, [(first, last)])
+    # SQLite lets nobody write while we look
+    alone = session.get_bind().dialect.name == "sqlite"
+    found = plan_search.make_room(picture, claim, starts, seconds=HURRY if alone else plan_search.PATIENCE)
+    return Room(found[0].starts_at, found[1]) if found else None
 
 
 def ask(
@@ -152,19 +187,22 @@ def ask(
     if actor.person_id is None:
         raise ValueError("a booking is made by a person")
     search = Search.read(session, quota, wish, rules, now)
-    if faults := _faults(search):
+    if faults := faults_of(search):
         raise Invalid(faults)
-    # who makes way is looked for before the lock: that may take a second, and versions are checked under it
-    room = _room(session, quota, search, rules, now)
-    capacity.lock(session, quota.cluster)
-    session.refresh(quota)
-    if room is None or not room.changes:
-        search = Search.read(session, quota, wish, rules, now)
-        room = _free(session, quota, search, now)
+    # looked for before the lock, as that may take a second; under it all is checked again
+    room = find_room(session, quota, search, rules, now)
     if room is None:
         raise NoCapacity(TAKEN)
-    booking = _promise(session, actor, quota, search, room, rules, now)
-    if not _is_due(booking, rules, now):  # else the next round fixes it, and one letter is enough
+    capacity.lock(session, quota.cluster)
+    try:
+        booking = _promise(session, actor, quota, search, room, rules, now)
+    except NoCapacity:
+        # somebody was quicker
+        again = _free(session, quota, Search.read(session, quota, wish, rules, now), now)
+        if again is None:
+            raise
+        booking = _promise(session, actor, quota, search, again, rules, now)
+    if not is_due(booking, rules, now):  # else the next round fixes it, and one letter is enough
         booking_letters.planned(session, booking, now=now)
     return booking
 
@@ -174,7 +212,7 @@ def _promise(
     actor: Actor,
     quota: Quota,
     search: Search,
-    room: _Room,
+    room: Room,
     rules: BookingRules,
     now: datetime,
 ) -> Booking:
@@ -182,11 +220,19 @@ def _promise(
     try:
         # a savepoint: without the booking nobody is planned anew either
         with session.begin_nested():
-            if room.changes:
-                replanning.carry_out(session, room.changes, rules=rules, now=now, reason=MADE_ROOM)
+            make_way(session, quota, room, rules, now)
             return placing.make(session, actor, quota, exact, terms=terms, rules=rules, now=now)
     except Stale as error:
         raise NoCapacity(TAKEN) from error
+
+
+def make_way(session: Session, quota: Quota, room: Room, rules: BookingRules, now: datetime) -> None:
+    """Plan the others anew, under the lock. Raises Stale when they are not as they were."""
+    if not room.changes:
+        return
+    if replanning.is_contested(session, quota.cluster, quota.gpu_type):
+        raise Stale(replanning.CHANGED)
+    replanning.carry_out(session, room.changes, rules=rules, now=now, reason=MADE_ROOM)
 
 
 def fixed_from(booking: Booking, rules: BookingRules) -> datetime | None:
@@ -194,7 +240,7 @@ def fixed_from(booking: Booking, rules: BookingRules) -> datetime | None:
     return booking.starts_at - rules.fix_ahead if booking.state is BookingState.PLANNED else None
 
 
-def _is_due(booking: Booking, rules: BookingRules, now: datetime) -> bool:
+def is_due(booking: Booking, rules: BookingRules, now: datetime) -> bool:
     due = fixed_from(booking, rules)
     return due is not None and due <= now
 

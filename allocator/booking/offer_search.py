@@ -19,7 +19,7 @@ from allocator.booking.placing import Ground
 from allocator.booking.windows import Grid, Shape, nearest_after
 from allocator.errors import Fault
 from allocator.ledger import Balance
-from allocator.models import Quota
+from allocator.models import Booking, Quota
 from allocator.policy import BookingRules
 from allocator.sqltime import Window
 
@@ -63,21 +63,29 @@ class Search:
     faults: Mapping[str, list[Fault]]
 
     @classmethod
-    def read(cls, session: Session, quota: Quota, wish: Wish, rules: BookingRules, now: datetime) -> "Search":
-        """A handful of queries, whatever is asked of it later."""
+    def read(
+        cls,
+        session: Session,
+        quota: Quota,
+        wish: Wish,
+        rules: BookingRules,
+        now: datetime,
+        besides: Booking | None = None,
+    ) -> "Search":
+        """A handful of queries, whatever is asked of it later; ``besides`` is the booking to be changed."""
         grid = grid_of(rules)
         first, _ = placing.span(quota, wish.length, rules, now)
         # to the last moment that any start could reach: alternatives are looked for on the same ground
         end = max(min(now + rules.max_ahead + rules.max_length, quota.valid_until), first + rules.boundary)
-        ground = placing.ground(session, quota, first, end, rules)
+        ground = placing.ground(session, quota, first, end, rules, besides)
         around = Circumstances(
             quota,
-            placing.balance_besides(session, quota, None),
+            placing.balance_besides(session, quota, besides),
             capacity.gpu_types(session, quota.cluster).get(quota.gpu_type),
             rules,
             now,
             ground.rooms,
-            placing.opened(session, quota, now),
+            placing.opened(session, quota, now, besides),
         )
         return cls(wish, around, ground, grid, faults_of(wish.at(first), around, SHAPE_CHECKS))
 

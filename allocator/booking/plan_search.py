@@ -5,12 +5,15 @@ A plan moves nothing without need: what keeps its promise where it is stays ther
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from time import monotonic
 
 from allocator.booking.planning import Picture, Slots, demand_of
+from allocator.booking.rebinding import count_starts
+from allocator.booking.windows import nearest_after
+from allocator.sqltime import Window
 from allocator.upkeep.mending import Board, Change, Claim, variant_of
 
 STEPS = 48  # starts at which others are asked to make way for one
@@ -41,16 +44,29 @@ def solve(picture: Picture, *, seconds: float, seed: int = 0) -> Solution:
     """
     board = Board(picture.nodes, picture.claims, picture.whole, picture.grid)
     admitted = _admit(board, picture.waiting)
-    loose = picture.loose
-    if len(admitted) == len(picture.waiting) or not loose or seconds <= 0:
+    if len(admitted) == len(picture.waiting):
         return Solution((), tuple(admitted))
-    planned = _planned(picture, loose, seconds, seed)
-    if planned is None:
-        return Solution((), tuple(admitted))
-    better, board = planned
-    if _worth(better) <= _worth(admitted):
-        return Solution((), tuple(admitted))
-    return Solution(_changes(picture, board), tuple(better))
+    if picture.loose and seconds > 0:
+        planned = _planned(picture, picture.loose, seconds, seed)
+        if planned is not None and _worth(planned[0]) > _worth(admitted):
+            return Solution(_changes(picture, planned[1]), tuple(planned[0]))
+    return Solution((), (*admitted, *_by_count(picture, board)))
+
+
+def _by_count(picture: Picture, board: Board) -> Iterator[Claim]:
+    """The first that would fit if others got other names of nodes: booking it sees to that (late binding).
+
+    One in a round, as nothing on the board says what is left after it.
+    """
+    for claim in picture.waiting:
+        span = (max(claim.first, picture.loose_from), claim.last)
+        if claim.id in board.claims or span[0] > span[1]:
+            continue
+        starts = count_starts(board.rows(), claim.shape, claim.length + claim.gap, span)
+        start = nearest_after(starts, span[0], picture.grid)
+        if start is not None:
+            yield replace(claim, starts_at=start, ends_at=start + claim.length)
+            return
 
 
 def _worth(claims: Iterable[Claim]) -> float:
@@ -117,22 +133,25 @@ def _settle(board: Board, loose: Iterable[Claim]) -> None:
 
 
 def make_room(
-    picture: Picture, claim: Claim, *, seconds: float = PATIENCE
+    picture: Picture, claim: Claim, starts: Sequence[Window] | None = None, *, seconds: float = PATIENCE
 ) -> tuple[Claim, tuple[Change, ...]] | None:
     """A start for the claim if others that were promised a window make way, looked for while a person waits.
 
-    Returns the claim with its places and what becomes of the others, or None.
+    ``starts``: closed intervals of those that the rules allow, if not all of the claim's. Returns the claim
+    with its places and what becomes of the others, or None.
     """
     end = monotonic() + seconds
     loose = {one.id for one in picture.loose}
     claims = [replace(one, movable=one.id in loose) for one in picture.claims]
     board = Board(picture.nodes, claims, picture.whole, picture.grid)
-    start, step = claim.first, max((claim.last - claim.first) / STEPS, picture.grid.step)
-    while start <= claim.last and monotonic() < end:
-        found = _squeeze(board, claim, start)
-        if found:
-            return found, _changes(picture, board)
-        start = picture.grid.ceil(start + step)
+    step = max((claim.last - claim.first) / STEPS, picture.grid.step)
+    for first, last in [(claim.first, claim.last)] if starts is None else starts:
+        start = picture.grid.ceil(first)
+        while start <= last and monotonic() < end:
+            found = _squeeze(board, claim, start)
+            if found:
+                return found, _changes(picture, board)
+            start = picture.grid.ceil(start + step)
     return None
 
 

@@ -12,14 +12,15 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, contains_eager
 
 from allocator import capacity
+from allocator.booking import rebinding
 from allocator.booking.booking_checks import grid_of
 from allocator.booking.windows import Grid, Held, NodeHeld, Shape
-from allocator.models import Cluster, Node, NodeSlot, Quota, WaitlistEntry
+from allocator.models import Cluster, Node, NodeSlot, Period, Quota, WaitlistEntry
 from allocator.policy import BookingRules
-from allocator.states import QuotaState, WaitlistState
+from allocator.states import PeriodState, QuotaState, WaitlistState
 from allocator.upkeep import repair_inputs
 from allocator.upkeep.mending import Claim
 
@@ -50,6 +51,7 @@ class Picture:
     whole: bool
     grid: Grid
     cleaning: timedelta
+    loose_from: datetime = capacity.FOREVER  # what begins from then on can still get other names of nodes
 
     @property
     def loose(self) -> list[Claim]:
@@ -82,12 +84,13 @@ def read(
     rules: BookingRules,
     now: datetime,
 ) -> Picture:
-    """The picture as the database has it; ``entries`` are in the order of the waitlist. Five queries."""
+    """The picture as the database has it; ``entries`` are in the order of the waitlist. Six queries."""
     claims = repair_inputs.read_claims(session, cluster, gpu_type, rules=rules, now=now)
-    frozen = cluster.frozen_until
-    if frozen is not None:
-        # nothing is moved into the days that are frozen either
-        claims = [replace(one, first=max(one.first, frozen)) if one.silent else one for one in claims]
+    edges = _edges(session, cluster, gpu_type, now)
+    # nothing is moved into the days that are frozen, nor nearer than the notice that people were promised
+    soonest = now + rules.fix_ahead
+    frozen = cluster.frozen_until or now
+    claims = [_bounded(one, soonest, frozen, edges) if one.silent else one for one in claims]
     nodes = capacity.bookable(session, cluster, gpu_type)
     held = _held(session, cluster, gpu_type, {claim.id for claim in claims}, now)
     return Picture(
@@ -98,7 +101,28 @@ def read(
         whole=not cluster.shares_nodes,
         grid=grid_of(rules),
         cleaning=rules.cleaning,
+        loose_from=rebinding.loose_from(rules, now),
     )
+
+
+def _bounded(claim: Claim, soonest: datetime, frozen: datetime, edges: Collection[datetime]) -> Claim:
+    """The starts at which a promise is still kept, and the same hours charged to the same grants."""
+    if any(claim.starts_at < edge < claim.ends_at for edge in edges):
+        return replace(claim, first=claim.starts_at, last=claim.starts_at)
+    return replace(claim, first=max(claim.first, frozen, min(claim.starts_at, soonest)))
+
+
+def _edges(session: Session, cluster: Cluster, gpu_type: str, now: datetime) -> set[datetime]:
+    """Where a published period begins or ends."""
+    rows = session.execute(
+        select(Period.starts_at, Period.ends_at).where(
+            Period.cluster_id == cluster.id,
+            Period.gpu_type == gpu_type,
+            Period.state == PeriodState.PUBLISHED,
+            Period.ends_at > now,
+        )
+    )
+    return {edge for row in rows for edge in row}
 
 
 def _held(
@@ -130,6 +154,7 @@ def queue(session: Session, cluster: Cluster, gpu_type: str, now: datetime) -> S
     return session.scalars(
         select(WaitlistEntry)
         .join(WaitlistEntry.quota)
+        .options(contains_eager(WaitlistEntry.quota))
         .where(
             WaitlistEntry.cluster_id == cluster.id,
             WaitlistEntry.gpu_type == gpu_type,

@@ -21,7 +21,7 @@ from allocator.models import Cluster, Node, NodeState, PlanRun, Repair
 from allocator.policy import BookingRules
 from allocator.states import BookingState, RepairState
 from allocator.upkeep import repair_inputs, repair_steps
-from allocator.upkeep.mending import Change
+from allocator.upkeep.mending import Change, ChangeKind
 from allocator.upkeep.repair_steps import Why
 from config.i18n import N_
 
@@ -85,6 +85,10 @@ def carry_out(
         if change.to_starts_at != booking.starts_at:
             starts_at, ends_at = change.to_starts_at, change.to_ends_at
             repair_steps.set_window(session, booking, starts_at, ends_at, "booking.replanned", why)
+    rebound = sorted(change.booking_id for change in changes if change.kind is ChangeKind.REBIND)
+    if rebound:
+        cluster, after = bookings[rebound[0]].cluster, {"bookings": rebound}
+        events.record(session, SYSTEM, cluster, "cluster.rebound", now=now, reason=reason, after=after)
     session.flush()
 
 

@@ -10,15 +10,29 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from allocator import ledger
-from allocator.actors import Actor
-from allocator.booking import bookings, flexible
+from allocator.actors import SYSTEM, Actor
+from allocator.booking import bookings, flexible, planning, replanning
 from allocator.booking.offer_search import Wish
+from allocator.booking.planning import Picture
+from allocator.booking.windows import Place
 from allocator.errors import Invalid, NoCapacity, NotFound
-from allocator.models import Booking, BookingKind, Event, OutboxItem, PlanRun, Quota, Repair, RepairCause
+from allocator.models import (
+    Booking,
+    BookingKind,
+    Event,
+    OutboxItem,
+    PlanRun,
+    Quota,
+    Repair,
+    RepairCause,
+)
 from allocator.policy import load_policy
 from allocator.states import BookingState
+from allocator.upkeep import repair_steps
+from allocator.upkeep.mending import Change, ChangeKind
 from scheduler.desired import read_desired
 from tests import factories
+from tests.dividing import DECEMBER, Site, make_site
 from tests.factories import HOUR, NOW
 
 POLICY = load_policy()
@@ -219,3 +233,87 @@ def test_limits_count_plans_too(session: Session, actor: Actor, quota: Quota) ->
     with pytest.raises(Invalid) as error:
         flexible.ask(session, actor, quota, wish(), rules=rules, now=NOW)
     assert set(error.value.fields) == {"limit"}
+
+
+def _picture_round(session: Session, quota: Quota, now: datetime = NOW) -> Picture:
+    return planning.read(session, quota.cluster, "h200", rules=RULES, now=now)
+
+
+def test_no_plan_comes_nearer_than_the_notice(session: Session, actor: Actor, quota: Quota) -> None:
+    """Its page says when the time is fixed: a machine may plan it for sooner, but never past that notice."""
+    booking = ask(session, actor, quota, wish(since=NOW + ONE, until=FAR + DAY))
+    repair_steps.set_window(
+        session, booking, FAR, FAR + TEN, "booking.replanned", repair_steps.Why("", SYSTEM, RULES, NOW)
+    )
+    for slot in booking.slots:
+        slot.starts_at, slot.ends_at = FAR, FAR + TEN
+    session.flush()
+    (claim,) = _picture_round(session, quota).claims
+    assert claim.first == NOW + RULES.fix_ahead
+    # what is nearer than that already is about to be fixed: it comes no nearer either
+    (claim,) = _picture_round(session, quota, FAR - DAY).claims
+    assert claim.first == FAR
+
+
+def test_a_plan_shifts_no_hours_between_grants(session: Session) -> None:
+    """Over the end of a published period its parts are charged to what is granted on each side."""
+    here = make_site(session)
+    quota = here.quota("science", 20_000)
+    quota.valid_from = NOW
+    here.publish(here.propose())
+    actor = factories.actor_of(quota.application.applicant)
+    begin = DECEMBER[0] - 4 * ONE
+    for node in here.cluster.nodes:
+        factories.booking(session, here_rival(here), on=[node], starts_at=begin - DAY, hours=24)
+        factories.booking(session, here_rival(here), on=[node], starts_at=begin + TEN, hours=24)
+    booking = ask(session, actor, quota, wish(since=begin - DAY, until=begin + TEN + DAY), now=NOW)
+    assert booking.starts_at == begin
+    claim = next(one for one in _picture_round(session, quota).claims if one.id == booking.id)
+    assert (claim.first, claim.last) == (begin, begin)
+
+
+def here_rival(here: Site) -> Quota:
+    """Somebody else's quota there, without limits."""
+    applicant = factories.person(here.session)
+    application = factories.application(here.session, applicant, here.cluster, gpu_hours=90_000)
+    return factories.quota(here.session, application)
+
+
+def test_others_make_way_only_where_the_grant_suffices(session: Session) -> None:
+    """What the quote promises can be asked for: room in a period without hours is none."""
+    here = make_site(session)
+    rich = here.quota("science", 20_000)
+    here.publish(here.propose())
+    poor = here.quota("science", 20_000)  # too late for this period
+    first, second = (factories.actor_of(one.application.applicant) for one in (rich, poor))
+    # both sides of the first of December are planned for others, and either side could make way
+    begin = DECEMBER[0]
+    ask(session, first, rich, wish(4, since=begin - TEN, until=begin + 4 * TEN))
+    ask(session, first, rich, wish(4, since=begin, until=begin + 4 * TEN))
+    ask(session, first, rich, wish(4, since=begin, until=begin + 4 * TEN))
+    wanted = wish(4, since=begin, until=begin + 2 * TEN)
+    found = flexible.quote(session, second, poor, wanted, policy=POLICY, now=NOW)
+    assert not found.fits
+    with pytest.raises(NoCapacity):
+        ask(session, second, poor, wanted)
+
+
+def test_other_nodes_alone_are_written_down_too(session: Session, actor: Actor, quota: Quota) -> None:
+    """Every change has its event, also one that people are not told of."""
+    booking = ask(session, actor, quota, wish())
+    (slot,) = booking.slots
+    other = next(node for node in quota.cluster.nodes if node.id != slot.node_id)
+    change = Change(
+        booking.id,
+        booking.version,
+        ChangeKind.REBIND,
+        booking.starts_at,
+        booking.ends_at,
+        booking.starts_at,
+        booking.ends_at,
+        (Place(other.id, other.name, 0, 8),),
+    )
+    replanning.carry_out(session, [change], rules=RULES, now=NOW)
+    assert [slot.node_id for slot in booking.slots] == [other.id]
+    event = session.scalars(select(Event).where(Event.kind == "cluster.rebound")).one()
+    assert event.after == {"bookings": [booking.id]}

@@ -47,7 +47,7 @@ def entry(number: int, nodes: int, hours: int, since: datetime, until: datetime)
 def test_a_site_starts_without_a_compiler() -> None:
     """Pages and commands need no planner: it comes with the first plan, and costs seconds."""
     code = (
-        "import sys, web.app, scheduler.jobs, allocator.flexible, allocator.waitlist; "
+        "import sys, web.app, scheduler.jobs, allocator.booking.flexible, allocator.booking.waitlist; "
         "sys.exit('numba' in sys.modules or 'llvmlite' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
