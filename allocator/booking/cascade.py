@@ -6,20 +6,22 @@ an offer that lapsed, new nodes) is offered on without anybody having to think o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, contains_eager
 
 from allocator import capacity, events
 from allocator.actors import SYSTEM
-from allocator.booking import bookings, placing, waitlist_letters
+from allocator.booking import bookings, placing, planning, waitlist_letters
+from allocator.booking.offer_search import Search, Wish
 from allocator.booking.placing import Terms
 from allocator.booking.waitlist import OPEN, counted, pass_on
+from allocator.booking.windows import nearest_after
 from allocator.errors import Invalid, NoCapacity
 from allocator.locks import hold
-from allocator.models import Cluster, WaitlistEntry
+from allocator.models import Booking, Cluster, Event, WaitlistEntry
 from allocator.policy import BookingRules
 from allocator.states import BookingState, QuotaState, WaitlistState, move
 from allocator.upkeep.mending import Claim
@@ -37,17 +39,38 @@ def settle(session: Session, cluster: Cluster, *, rules: BookingRules, now: date
     capacity.lock(session, cluster)
     entries = session.scalars(
         select(WaitlistEntry)
+        .join(WaitlistEntry.quota)
+        .options(contains_eager(WaitlistEntry.quota))
         .where(WaitlistEntry.cluster_id == cluster.id, WaitlistEntry.state.in_(OPEN))
         .order_by(WaitlistEntry.id)
-        .with_for_update(key_share=True)
+        .with_for_update(key_share=True, of=WaitlistEntry)
         .execution_options(populate_existing=True)
     ).all()
-    return sum(_settle(session, entry, rules, now) for entry in entries)
+    offered = _hold(session, [entry.booking_id for entry in entries if entry.booking_id is not None])
+    return sum(_settle(session, entry, offered, rules, now) for entry in entries)
 
 
-def _settle(session: Session, entry: WaitlistEntry, rules: BookingRules, now: datetime) -> bool:
-    if entry.state is WaitlistState.OFFERED and entry.booking is not None:
-        booking = hold(session, entry.booking)
+def _hold(session: Session, ids: Sequence[int]) -> dict[int, Booking]:
+    """The offers, all before the first event: whoever lets time pass may have one, and wait for the chain."""
+    rows = session.scalars(
+        select(Booking)
+        .where(Booking.id.in_(ids))
+        .order_by(Booking.id)
+        .with_for_update(key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    return {booking.id: booking for booking in rows}
+
+
+def _settle(
+    session: Session,
+    entry: WaitlistEntry,
+    offered: Mapping[int, Booking],
+    rules: BookingRules,
+    now: datetime,
+) -> bool:
+    if entry.state is WaitlistState.OFFERED and entry.booking_id is not None:
+        booking = offered[entry.booking_id]
         if booking.state is BookingState.HELD and booking.held_until and booking.held_until > now:
             return False
         if booking.state is BookingState.HELD:
@@ -55,15 +78,45 @@ def _settle(session: Session, entry: WaitlistEntry, rules: BookingRules, now: da
         if booking.state is not BookingState.LAPSED:  # it was accepted on the booking's own page
             move(entry, WaitlistState.ACCEPTED, actor=SYSTEM, now=now, columns=counted(entry))
             return True
-        pass_on(entry, SYSTEM, rules, now)
+        taken_away = _taken_away(session, entry, booking, now)
+        pass_on(entry, SYSTEM, rules, now, passed=0 if taken_away or _was_short(booking, rules) else 1)
+        if taken_away:
+            entry.rests_until = None
         if not (why := _over(entry, rules, now)):
-            waitlist_letters.passed(session, entry, booking, now=now)
+            tell = waitlist_letters.lost if taken_away else waitlist_letters.passed
+            tell(session, entry, booking, now=now)
             return True
     elif not (why := _over(entry, rules, now)):
         return False
     move(entry, WaitlistState.LAPSED, actor=SYSTEM, now=now, reason=why, columns=counted(entry))
     waitlist_letters.over(session, entry, why, now=now)
     return True
+
+
+def _was_short(booking: Booking, rules: BookingRules) -> bool:
+    """Whether there was less time to answer than is due: silence then says nothing."""
+    if booking.held_until is None:
+        return False
+    # offers are made for whole minutes ahead, and the round that makes them takes a moment
+    return booking.held_until - booking.created_at < rules.waitlist_answer
+
+
+def _taken_away(session: Session, entry: WaitlistEntry, booking: Booking, now: datetime) -> bool:
+    """Whether others ended the offer before its time, as a repair does, and not who was asked."""
+    if booking.held_until is None or booking.held_until <= now:
+        return False
+    ended_by = session.scalar(
+        select(Event.actor_id)
+        .where(
+            Event.subject_type == "booking",
+            Event.subject_id == booking.id,
+            Event.kind == "booking.lapsed",
+        )
+        .order_by(Event.seq.desc())
+        .limit(1)
+    )
+    theirs = {entry.asked_by_id, *(member.person_id for member in entry.quota.members)}
+    return ended_by not in theirs
 
 
 def _over(entry: WaitlistEntry, rules: BookingRules, now: datetime) -> str:
@@ -85,13 +138,8 @@ def offer(
     hold(session, entry)
     if entry.state is not WaitlistState.WAITING:
         return None
-    length = timedelta(seconds=entry.length_seconds)
-    exact = bookings.Ask(entry.nodes, entry.gpus_per_node, starts_at, starts_at + length)
-    until = min(now + rules.waitlist_answer, starts_at)
-    terms = Terms(BookingState.HELD, held_until=until, booked_by_id=entry.asked_by_id)
     try:
-        with session.begin_nested():
-            booking = placing.make(session, SYSTEM, entry.quota, exact, terms=terms, rules=rules, now=now)
+        booking = _hold_for(session, entry, starts_at, rules, now)
     except NoCapacity:
         return None
     except Invalid as error:
@@ -100,10 +148,40 @@ def offer(
         after = {"rests_until": entry.rests_until, "faults": sorted(error.fields)}
         events.record(session, SYSTEM, entry, "waitlist_entry.skipped", now=now, after=after)
         return None
-    columns = {**counted(entry), "booking_id": booking.id, "answer_until": until, "rests_until": None}
+    columns = {
+        **counted(entry),
+        "booking_id": booking.id,
+        "answer_until": booking.held_until,
+        "rests_until": None,
+    }
     move(entry, WaitlistState.OFFERED, actor=SYSTEM, now=now, columns=columns, booking=booking.id)
     waitlist_letters.offered(session, entry, booking, now=now)
     return entry
+
+
+def _hold_for(
+    session: Session, entry: WaitlistEntry, starts_at: datetime, rules: BookingRules, now: datetime
+) -> Booking:
+    """That time, or the first that the grants carry too, of which plans know nothing."""
+    claim = planning.waiting(entry, rules, now)
+    latest = claim.last + claim.length
+    wish = Wish(entry.nodes, entry.gpus_per_node, claim.length, claim.first, latest)
+
+    def held(start: datetime) -> Booking:
+        until = min(now + rules.waitlist_answer, start)
+        terms = Terms(BookingState.HELD, held_until=until, booked_by_id=entry.asked_by_id)
+        with session.begin_nested():
+            exact = wish.at(start)
+            return placing.make(session, SYSTEM, entry.quota, exact, terms=terms, rules=rules, now=now)
+
+    try:
+        return held(starts_at)
+    except Invalid:
+        search = Search.read(session, entry.quota, wish, rules, now)
+        start = None if search.faults else nearest_after(search.starts(), search.since, search.grid)
+        if start is None:
+            raise
+        return held(start)
 
 
 def offer_all(

@@ -49,11 +49,12 @@ def release_due(session: Session, *, rules: BookingRules, now: datetime) -> int:
     due = _unused(now, Booking.no_show_warned_at <= now - rules.no_show_grace)
     released = 0
     found = _read(session, due)
-    # all clusters before the first event, for the same reason, and in the order in which they are read
+    # all clusters and rows before the first event, for the same reason, in the order in which they are read
     for cluster in dict.fromkeys(booking.cluster for booking in found):
         capacity.lock(session, cluster)
     for booking in found:
         hold(session, booking)
+    for booking in found:
         session.refresh(booking.reservation)
         # a job may have come, or somebody may have given it back, while we waited
         if not session.scalar(select(due.where(Booking.id == booking.id).exists())):

@@ -62,7 +62,7 @@ def join(
     first, last = search.span(wish.length)
     if first > last:
         faults["latest_at"] = [Fault(N_("In no part of this window can the quota be booked."))]
-    elif not faults and nearest_after(search.starts(), first, search.grid) is not None:
+    elif not faults and _is_free(session, search, wish):
         faults["latest_at"] = [Fault(N_("Something is free in this window: you can book it now."))]
     if len(of_quota(session, actor, quota)) >= MOST_ENTRIES:
         fault = Fault(N_("A quota has at most %(most)s places on the waitlist."), {"most": MOST_ENTRIES})
@@ -91,6 +91,14 @@ def join(
     }
     events.record(session, actor, entry, "waitlist_entry.joined", now=now, after=after)
     return entry
+
+
+def _is_free(session: Session, search: Search, wish: Wish) -> bool:
+    """Whether the wish can be booked now, if need be with other names of nodes for others."""
+    if nearest_after(search.starts(), search.since, search.grid) is not None:
+        return True
+    start = nearest_after(search.starts(by_count=True), search.since, search.grid)
+    return start is not None and search.possible(session, wish.at(start))
 
 
 def withdraw(
@@ -159,13 +167,15 @@ def counted(entry: WaitlistEntry) -> dict[str, object]:
     return {"version": entry.version + 1}
 
 
-def pass_on(entry: WaitlistEntry, actor: Actor, rules: BookingRules, now: datetime) -> None:
+def pass_on(
+    entry: WaitlistEntry, actor: Actor, rules: BookingRules, now: datetime, *, passed: int = 1
+) -> None:
     """The offer goes to the next one; who let it pass rests, and stands behind those who did not."""
     columns = {
         **counted(entry),
         "booking_id": None,
         "answer_until": None,
-        "offers": entry.offers + 1,
+        "offers": entry.offers + passed,
         "rests_until": now + rules.waitlist_answer,
     }
     move(entry, WaitlistState.WAITING, actor=actor, now=now, columns=columns)

@@ -21,6 +21,11 @@ def passed(session: Session, entry: WaitlistEntry, booking: Booking, *, now: dat
     _post(session, "waitlist_passed", entry, _of(booking), now)
 
 
+def lost(session: Session, entry: WaitlistEntry, booking: Booking, *, now: datetime) -> None:
+    """What was offered is not there any more, and nobody's fault; the entry keeps its place."""
+    _post(session, "waitlist_lost", entry, _of(booking), now)
+
+
 def over(session: Session, entry: WaitlistEntry, why: str, *, now: datetime) -> None:
     """The entry leaves the waitlist; ``why`` is a msgid."""
     window = {"earliest_at": _local(entry.earliest_at), "latest_at": _local(entry.latest_at)}

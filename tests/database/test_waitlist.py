@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from threading import Event as Flag
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
 from allocator import events
-from allocator.actors import Actor
+from allocator.actors import Actor, Role
 from allocator.booking import bookings, cascade, offers, plan_search, planning, waitlist
 from allocator.booking.offer_search import Wish
+from allocator.db import Database
 from allocator.errors import Invalid, NotFound, Stale, WrongState
-from allocator.models import Booking, Event, NodeSlot, OutboxItem, PlanRun, Quota, WaitlistEntry
+from allocator.models import Booking, Cluster, Event, NodeSlot, OutboxItem, PlanRun, Quota, WaitlistEntry
 from allocator.policy import load_policy
 from allocator.states import BookingState, QuotaState, WaitlistState
+from allocator.upkeep import repair_steps
 from tests import factories
+from tests.dividing import DECEMBER, make_site
 from tests.factories import NOW
 
 RULES = load_policy().bookings
@@ -26,6 +32,7 @@ SOON = NOW + 2 * DAY
 ANSWER = RULES.waitlist_answer
 
 Joining = Callable[..., WaitlistEntry]
+Counting = Callable[[Engine], AbstractContextManager[list[str]]]
 
 
 @pytest.fixture
@@ -284,3 +291,168 @@ def test_entries_are_their_own_business(session: Session, quota: Quota, taken: B
     ):
         with pytest.raises(NotFound):
             use()
+
+
+def test_time_that_no_grant_carries_is_no_obstacle(session: Session) -> None:
+    """GPUs are free at once in a period without hours: what gets free after it is offered all the same."""
+    here = make_site(session)
+    here.quota("science", 20_000)
+    here.publish(here.propose())
+    late = factories.quota(
+        session, factories.application(session, factories.person(session), here.cluster, gpu_hours=9_000)
+    )
+    after = DECEMBER[1]
+    on = list(here.cluster.nodes)
+    other = factories.booking(session, rival(session, late, 90_000), on=on, starts_at=after, hours=48)
+    wanted = Wish(4, 8, TEN, after - 2 * DAY, after + 2 * DAY)
+    entry = join(session, late, wanted, now=NOW)
+    assert round_at(session, late) == []
+    give_back(session, other)
+    entry.rests_until = None
+    assert round_at(session, late) == [entry]
+    assert entry.booking is not None
+    assert entry.booking.starts_at == after
+
+
+def test_an_offer_that_a_repair_ends_costs_no_place(session: Session, quota: Quota, taken: Booking) -> None:
+    entry = join(session, quota)
+    give_back(session, taken)
+    round_at(session, quota)
+    held = entry.booking
+    assert held is not None
+    operator = factories.actor_of(factories.person(session, roles=[Role.OPERATOR]))
+    repair_steps.drop(session, held, repair_steps.Why("Power is out.", operator, RULES, NOW))
+    session.execute(delete(NodeSlot).where(NodeSlot.booking_id == held.id))
+    cascade.settle(session, quota.cluster, rules=RULES, now=NOW + ONE)
+    assert (entry.state, entry.offers, entry.rests_until) == (WaitlistState.WAITING, 0, None)
+    assert letters(session)[-1] == "waitlist_lost"
+
+
+def test_given_up_on_its_own_page_an_offer_counts(session: Session, quota: Quota, taken: Booking) -> None:
+    entry = join(session, quota)
+    give_back(session, taken)
+    round_at(session, quota)
+    held = entry.booking
+    assert held is not None
+    offers.release(session, actor_of(quota), held, expected_version=held.version, now=NOW)
+    cascade.settle(session, quota.cluster, rules=RULES, now=NOW + ONE)
+    assert (entry.offers, entry.rests_until) == (1, NOW + ONE + ANSWER)
+
+
+def test_silence_in_too_short_a_time_is_no_answer(session: Session, quota: Quota, taken: Booking) -> None:
+    """At night with an hour to answer: it rests, but that is not one of the three that end the waiting."""
+    now = SOON - 2 * ONE
+    entry = join(session, quota, wish(hours=10))
+    give_back(session, taken, now)
+    assert round_at(session, quota, now) == [entry]
+    assert entry.answer_until == SOON
+    cascade.settle(session, quota.cluster, rules=RULES, now=SOON)
+    assert (entry.state, entry.offers) == (WaitlistState.WAITING, 0)
+    assert entry.rests_until == SOON + ANSWER
+
+
+def test_room_by_the_number_of_nodes_is_offered_too(session: Session, quota: Quota) -> None:
+    """Names of nodes that nobody was promised keep nobody waiting (late binding)."""
+    far = NOW + 20 * DAY
+    nodes = sorted(quota.cluster.nodes, key=lambda node: node.name)
+    other = rival(session, quota, 90_000)
+    factories.booking(session, other, on=nodes[:2], starts_at=far, hours=10)
+    back = factories.booking(session, other, on=nodes[2:], starts_at=far, hours=10)
+    factories.booking(session, other, on=nodes[:2], starts_at=far + TEN, hours=10)
+    wanted = Wish(2, 8, 2 * TEN, far, far + 2 * TEN)
+    entry = join(session, quota, wanted)
+    # two are free in the first ten hours and two others in the second: no two for both as named today
+    factories.booking(session, other, on=nodes[2:3], starts_at=far + TEN, hours=10)
+    give_back(session, back)
+    for slot in session.scalars(select(NodeSlot).where(NodeSlot.node_id == nodes[1].id)):
+        if slot.starts_at == far + TEN:
+            session.delete(slot)
+            session.flush()
+            assert slot.booking is not None
+            slot.booking.nodes = 1
+    session.flush()
+    assert offers.offers(session, actor_of(quota), quota, wanted, policy=load_policy(), now=NOW).offers
+    with pytest.raises(Invalid) as error:
+        join(session, rival(session, quota), wanted)
+    assert set(error.value.fields) == {"latest_at"}
+    assert round_at(session, quota) == [entry]
+
+
+def test_a_long_queue_costs_no_more_queries(
+    session: Session, quota: Quota, taken: Booking, count_queries: Counting
+) -> None:
+    def queries() -> int:
+        session.flush()
+        session.expunge_all()
+        cluster = session.get_one(Cluster, quota.cluster_id)
+        with count_queries(session.get_bind().engine) as statements:
+            cascade.settle(session, cluster, rules=RULES, now=NOW)
+            queue = planning.queue(session, cluster, "h200", NOW)
+            planning.read(session, cluster, "h200", queue, rules=RULES, now=NOW)
+        return len(statements)
+
+    join(session, quota)
+    few = queries()
+    for _ in range(5):
+        join(session, rival(session, session.get_one(Quota, quota.id)))
+    assert queries() == few
+
+
+@pytest.mark.integration
+def test_offers_lapse_in_both_jobs_at_once(postgres_database: Database) -> None:
+    """The round of the waitlist and the one that lets time pass meet at the same offers, row by row."""
+    database, late = postgres_database, NOW + ANSWER
+    with database.transaction() as session:
+        quota = factories.quota(session)
+        rivals = [rival(session, quota) for _ in range(4)]
+        node = sorted(quota.cluster.nodes, key=lambda node: node.name)
+        for one, place in zip(rivals, node, strict=True):
+            entry = _waits(session, one)
+            held = factories.booking(
+                session, one, on=[place], starts_at=SOON, hours=10, state=BookingState.CONFIRMED
+            )
+            held.held_until, held.state = late, BookingState.HELD
+            session.flush()
+            entry.booking_id, entry.answer_until, entry.state = held.id, late, WaitlistState.OFFERED
+        slug = quota.cluster.slug
+
+    held_rows, settled = Flag(), Flag()
+
+    def pass_time() -> None:
+        with database.transaction() as session:
+            last = session.scalars(select(Booking).order_by(Booking.id.desc()).limit(1).with_for_update())
+            assert last.one()
+            held_rows.set()
+            settled.wait(1)  # by then the other one has the chain, or waits for our row without it
+            bookings.advance(session, late)
+
+    def settle() -> int:
+        held_rows.wait(5)
+        with database.transaction() as session:
+            cluster = session.scalars(select(Cluster).where(Cluster.slug == slug)).one()
+            return cascade.settle(session, cluster, rules=RULES, now=late)
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(pass_time), pool.submit(settle)]
+        assert [job.result() for job in both][1] == 4
+    with database.reader() as session:
+        assert set(session.scalars(select(Booking.state))) == {BookingState.LAPSED}
+        events.verify(session)
+
+
+def _waits(session: Session, quota: Quota) -> WaitlistEntry:
+    entry = WaitlistEntry(
+        quota=quota,
+        cluster_id=quota.cluster_id,
+        gpu_type=quota.gpu_type,
+        asked_by_id=quota.application.applicant_id,
+        nodes=1,
+        gpus_per_node=8,
+        length_seconds=36_000,
+        earliest_at=SOON,
+        latest_at=SOON + DAY,
+        created_at=NOW,
+    )
+    session.add(entry)
+    session.flush()
+    return entry
