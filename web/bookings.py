@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, Response, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 from sqlalchemy import select
 
 from allocator import ledger, prices
 from allocator.authorization import Action, may, require
-from allocator.booking import booking_queries, bookings
+from allocator.booking import booking_queries, bookings, waitlist
 from allocator.errors import Stale
 from allocator.models import Booking, Person, Quota, WaitlistEntry
 from allocator.states import OPEN_BOOKINGS, BookingState, WaitlistState
@@ -21,6 +22,7 @@ from config.clock import utcnow
 from web import once
 from web.booking_forms import CancelForm
 from web.booking_words import countdown, node_names, sbatch, situation, timeline
+from web.exports import csv_response, read_rows
 from web.formats import gpu_hours
 from web.identity import current_actor
 from web.paging import paginate
@@ -31,15 +33,14 @@ from web.session import db
 bp = Blueprint("bookings", __name__)
 BOOKING = "/bookings/<int:booking_id>"
 NEXT = 3
+MOST_ANSWERS = 20  # the next ones appear when these are answered
+OFFERED = WaitlistEntry.state == WaitlistState.OFFERED
 
 
 @bp.get("/bookings")
 def index() -> str:
     """Bookings, the coming ones first: one's own, or `?all=1` for staff; `?quota=` narrows to one quota."""
-    everybodys = sees_everybodys() and request.args.get("all") == "1"
-    quota, number = None, request.args.get("quota", "")
-    if number.isascii() and number.isdigit() and len(number) < 19:
-        quota = booking_queries.find_quota(db(), current_actor(), int(number))
+    everybodys, quota = _scope()
     page = paginate(
         db(), booking_queries.list_bookings(current_actor(), everybodys or quota is not None, quota)
     )
@@ -54,8 +55,50 @@ def index() -> str:
         countdown=countdown,
         sbatch=sbatch,
         now=utcnow(),
-        answers=db().scalars(moves.open_moves(current_actor(), utcnow())).all(),
+        answers=db().scalars(moves.open_moves(current_actor(), utcnow()).limit(MOST_ANSWERS)).all(),
+        offered=db().scalars(waitlist.own(current_actor()).where(OFFERED)).all(),
     )
+
+
+@bp.get("/bookings/export.csv")
+def export() -> Response:
+    """The same list as CSV, all of it."""
+    everybodys, quota = _scope()
+    statement = booking_queries.list_bookings(current_actor(), everybodys or quota is not None, quota)
+    header = (
+        "booking_id state kind starts_at ends_at nodes gpus_per_node gpu_type gpu_hours cluster account "
+        "title reservation reservation_state"
+    ).split()
+    return csv_response("bookings.csv", header, read_rows(statement, _table_row))
+
+
+def _table_row(booking: Booking) -> list[object]:
+    quota = booking.quota
+    return [
+        booking.id,
+        booking.state.value,
+        booking.kind.value,
+        booking.starts_at.isoformat(timespec="seconds"),
+        booking.ends_at.isoformat(timespec="seconds"),
+        booking.nodes,
+        booking.gpus_per_node,
+        quota.gpu_type,
+        f"{Decimal(booking.gpu_seconds) / 3600:.2f}",
+        booking.cluster.slug,
+        quota.account,
+        quota.application.title,
+        booking.reservation_name,
+        booking.reservation.state.value,
+    ]
+
+
+def _scope() -> tuple[bool, Quota | None]:
+    """Whose bookings the address asks for, and of which quota."""
+    everybodys = sees_everybodys() and request.args.get("all") == "1"
+    number = request.args.get("quota", "")
+    if number.isascii() and number.isdigit() and len(number) < 19:
+        return everybodys, booking_queries.find_quota(db(), current_actor(), int(number))
+    return everybodys, None
 
 
 def _soon(bookings: Sequence[Booking]) -> list[Booking]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext, lazy_gettext
+from werkzeug.datastructures import MultiDict
 from wtforms import IntegerField
 from wtforms.fields import DateTimeLocalField
 from wtforms.validators import NumberRange
@@ -20,6 +21,7 @@ from config.clock import utcnow
 from web import offer_words, once
 from web.booking_forms import LOCAL, MOST, exact_length, sane_year
 from web.bookings import bp, quota_to_book
+from web.calendar_time import read_moment
 from web.formats import gpu_hours
 from web.forms import AmountField, Form, filled
 from web.identity import current_actor
@@ -65,7 +67,7 @@ def _utc(local: datetime | None) -> datetime | None:
 def flexible_window(quota_id: int) -> ResponseReturnValue:
     """The form; with a query, what would be promised: looking changes nothing."""
     quota = quota_to_book(quota_id)
-    if "hours" not in request.args:
+    if "hours" not in request.args or ("edit" in request.args and "earliest_at" not in request.args):
         return _form_page(quota, _suggestion(quota))
     form = WindowForm(request.args, meta={"csrf": False})
     if "edit" in request.args:
@@ -136,14 +138,16 @@ def _quote_page(quota: Quota, form: WindowForm) -> ResponseReturnValue:
 
 
 def _suggestion(quota: Quota) -> WindowForm:
-    """The shape that was applied for, a day of the coming week."""
+    """A week from the start that was wished for, else from tomorrow on; the shape wished or applied for."""
     rules, now = policy().bookings, utcnow().astimezone(settings().zone)
     first = datetime.combine(now.date() + timedelta(days=1), rules.day_starts_at)
-    form = WindowForm(formdata=None, meta={"csrf": False})
-    form.earliest_at.data, form.latest_at.data = first, first + WEEK
-    form.nodes.data, form.gpus_per_node.data = quota.application.nodes, quota.application.gpus_per_node
-    form.hours.process_formdata(["24"])
-    return form
+    wished = read_moment(request.args.get("starts_at"), settings().zone)
+    if wished is not None and wished > now:
+        first = wished.astimezone(settings().zone).replace(tzinfo=None)
+    shape = {"nodes": quota.application.nodes, "gpus_per_node": quota.application.gpus_per_node, "hours": 24}
+    given = {name: request.args.get(name, str(number)) for name, number in shape.items()}
+    given |= {"earliest_at": first.strftime(LOCAL), "latest_at": (first + WEEK).strftime(LOCAL)}
+    return WindowForm(MultiDict(given), meta={"csrf": False})
 
 
 def _form_page(quota: Quota, form: WindowForm) -> str:

@@ -104,8 +104,10 @@ def _answer(
         form.show(Invalid(found.why.faults))
         return _form_page(quota, form, found), 422 if found.why.faults else 409
     times = _times(quota, [offer.ask for offer in found.offers])
+    wished = wish.preferred_at
     page = render_template(
         "bookings/offers.html",
+        taken_wish=wished if wished not in [offer.ask.starts_at for offer in found.offers] else None,
         quota=quota,
         form=form,
         found=found,
@@ -179,6 +181,7 @@ def _form_page(quota: Quota, form: BookingForm, found: Offers | None = None) -> 
         quota=quota,
         form=form,
         found=found,
+        wished=_wished(form) if found else {},
         changes=list(zip(changes, _times(quota, [change.ask for change in changes]), strict=True)),
         words=offer_words,
         gpu_type=gpu_type,
@@ -186,6 +189,16 @@ def _form_page(quota: Quota, form: BookingForm, found: Offers | None = None) -> 
         chart=charts.chart(today, values, (gpu_type.gpus_up if gpu_type else 0) * 24 * 3600),
         rules=policy().bookings,
     )
+
+
+def _wished(form: BookingForm) -> dict[str, str]:
+    """What was asked for, as another form's query takes it: nothing is to be typed twice."""
+    return {
+        "starts_at": form.starts_at.data.strftime(LOCAL) if form.starts_at.data else "",
+        "hours": offer_words.hours(form.length()),
+        "nodes": str(form.nodes.data),
+        "gpus_per_node": str(form.gpus_per_node.data),
+    }
 
 
 @bp.post(f"{BOOKING}/accept")

@@ -11,7 +11,9 @@ from flask_babel import gettext
 
 from allocator.models import Booking
 from allocator.states import BookingState, ReservationState
+from config.clock import utcnow
 from config.i18n import N_
+from web.policy import policy
 
 
 class Face(NamedTuple):
@@ -92,7 +94,9 @@ def booking_state(booking: Booking) -> str:
     """
     reservation = booking.reservation.state
     if booking.state == BookingState.CONFIRMED:
-        return str(reservation)
+        # nobody works on what the cluster is told only days later
+        later = booking.starts_at > utcnow() + policy().bookings.materialise
+        return str(booking.state if later and reservation == ReservationState.PENDING else reservation)
     if booking.state == BookingState.STARTED and reservation == ReservationState.BLOCKED:
         return str(reservation)
     return str(booking.state)

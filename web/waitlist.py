@@ -14,6 +14,7 @@ from allocator.errors import Stale, WrongState
 from allocator.models import WaitlistEntry
 from allocator.states import WaitlistState
 from config.clock import utcnow
+from config.i18n import N_
 from web import once
 from web.booking_forms import AnswerForm
 from web.bookings import bp
@@ -48,6 +49,18 @@ def show_entry(entry_id: int) -> str:
         left=max((entry.answer_until or now) - now, timedelta()),
         may_answer=may(actor, Action.BOOKING_CREATE, entry.quota),
         now=now,
+    )
+
+
+@bp.get(f"{ENTRY}/withdraw")
+def leave_waitlist(entry_id: int) -> str:
+    """Ask before the place is lost; sending it is `answer_entry`."""
+    entry = waitlist.find(db(), current_actor(), entry_id)
+    require(current_actor(), Action.BOOKING_CREATE, entry.quota)
+    if entry.state not in waitlist.OPEN:
+        raise WrongState(N_("You do not wait any more."), {"state": entry.state.value})
+    return render_template(
+        "bookings/leave_waitlist.html", entry=entry, length=timedelta(seconds=entry.length_seconds)
     )
 
 
