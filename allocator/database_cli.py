@@ -50,6 +50,8 @@ def demo() -> None:
 @click.option("--login", help="What the start-up's head is called on the cluster.")
 def load_(login: str | None) -> None:
     """Only with the setting `demo`: everybody knows these passwords."""
+    import shlex
+
     from sqlalchemy import select
 
     from allocator import demo as demonstration
@@ -71,7 +73,7 @@ def load_(login: str | None) -> None:
         cluster = session.scalar(select(Cluster).where(Cluster.slug == slug))
         if cluster is None:
             raise Conflict("The cluster is not known yet: run `kezek slurm inventory` first.")
-        demonstration.load(
+        failed = demonstration.load(
             session,
             cluster,
             load_policy(settings.policy_file),
@@ -79,7 +81,13 @@ def load_(login: str | None) -> None:
             key=pseudonym_key(settings.secret_key.get_secret_value()),
             now=utcnow(),
         )
+        # the story goes that a node has failed, and a simulated cluster knows no stories
+        words = (
+            ["kezek", "slurm", "node", failed.name, "down", "--reason", failed.reason or ""] if failed else []
+        )
     click.echo("loaded")
+    if words:
+        click.echo(f"A node has failed by the story; a simulated cluster learns it by: {shlex.join(words)}")
 
 
 @demo.command(name="people", help="Show whom to sign in as.")

@@ -11,7 +11,7 @@ from decimal import Decimal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import capacity, demo_periods, states
+from allocator import capacity, demo_bookings, demo_periods, states
 from allocator.accounts import administration, organisations, people
 from allocator.actors import SYSTEM, Actor, MembershipRole, Role
 from allocator.applying import applications, decisions
@@ -27,6 +27,7 @@ from allocator.models import (
     Cluster,
     DecisionKind,
     JobRecord,
+    Node,
     Organisation,
     Person,
     Quota,
@@ -84,10 +85,11 @@ def load(
     login: str | None,
     key: bytes = b"demonstration",
     now: datetime,
-) -> None:
+) -> Node | None:
     """Fill an empty site; ``cluster`` has its nodes, ``login`` is the start-up's head's there.
 
-    ``key`` makes the pseudonyms of the periods' public files.
+    ``key`` makes the pseudonyms of the periods' public files. Returns the node that has failed by the story:
+    a simulated cluster has to be told, or the next inventory finds it well.
     """
     if not capacity.gpu_types(session, cluster):
         raise Conflict(N_("The cluster has no nodes yet: run `kezek slurm inventory` first."))
@@ -99,6 +101,7 @@ def load(
     scene.university_drafts()
     scene.citizen_waits()
     demo_periods.play(scene, key)
+    return demo_bookings.play(scene)
 
 
 class Scene:

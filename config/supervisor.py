@@ -37,8 +37,9 @@ FIRST_STEPS = """\
 What to try first
   1. Sign in as the head of the start-up: the first page shows what is booked and used.
   2. Register as yourself, apply for GPU-hours; sign in as the operator in a private window and approve it.
-  3. Book the hours and watch the reservation appear on the cluster.
-  4. Sign in as the second operator: Periods, the next month, publish what the first operator proposed.
+  3. Book the hours and watch the reservation appear on the cluster; look at the calendar.
+  4. As the operator: a node has failed, Repairs shows two ways to mend the plan.
+  5. Sign in as the second operator: Periods, the next month, publish what the first operator proposed.
      Without signing in, "Fairness" shows how each month was divided, with a script that recomputes it.
   Letters are in {mail}, logs in {logs}.
   Commands on this data, in another terminal: . {environment}; {kezek} doctor
@@ -299,13 +300,23 @@ def up(port: int | None, data: Path | None, cluster: str) -> None:
         click.echo("\nStopping.")
 
 
+def tell_story(supervisor: Supervisor, loaded: str) -> None:
+    """Run the commands that loading has named: the simulated cluster has to show what the data tell."""
+    for line in loaded.splitlines():
+        _, named, command = line.partition(": kezek ")
+        if named:
+            supervisor.run_once(*shlex.split(command))
+
+
 def run(supervisor: Supervisor, login: str | None = None) -> None:
     """From an empty folder to a running, watched Kezek; ``login`` is who can run jobs on a real Slurm."""
     settings = supervisor.settings
     click.echo("Kezek is starting …")
     supervisor.run_once("db", "upgrade")
     supervisor.run_once("slurm", "inventory")
-    supervisor.run_once("demo", "load", *(["--login", login] if login else []))
+    loaded = supervisor.run_once("demo", "load", *(["--login", login] if login else []))
+    if settings.clusters[0].adapter == "simulated":
+        tell_story(supervisor, loaded)
     supervisor.start("web server", "web")
     supervisor.start("scheduler", "scheduler")
     people = supervisor.run_once("demo", "people")

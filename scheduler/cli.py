@@ -104,6 +104,27 @@ def inventory(slug: str | None) -> None:
             click.echo(f"cluster {chosen.slug}: {count} nodes with GPUs")
 
 
+@slurm.command(
+    help="Let a node of a simulated cluster fail or come back; the inventory sees it within a minute."
+)
+@click.argument("name")
+@click.argument("state", type=click.Choice(["up", "down", "drained"]))
+@click.option("--reason", default="", help="What the operators read.")
+@one_cluster
+def node(name: str, state: str, reason: str, slug: str | None) -> None:
+    """For trying out what follows from it; nodes of a real cluster are its administrators'."""
+    from scheduler.clusters.base import NodeState
+    from scheduler.clusters.simulated import SimulatedCluster
+
+    settings = load_settings()
+    chosen = next(iter(_chosen(settings, slug)))
+    cluster = _connect(settings, chosen)
+    if not isinstance(cluster, SimulatedCluster):
+        raise KezekError("The cluster %(slug)s is real: use its own tools.", {"slug": chosen.slug})
+    cluster.set_node(name, NodeState(state), reason)
+    click.echo(f"{name} is {state}")
+
+
 @click.group(help="Read the cluster's accounting.")
 def usage() -> None:
     """Subcommands below."""
