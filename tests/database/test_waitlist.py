@@ -433,8 +433,9 @@ def test_offers_lapse_in_both_jobs_at_once(postgres_database: Database) -> None:
             return cascade.settle(session, cluster, rules=RULES, now=late)
 
     with ThreadPoolExecutor(2) as pool:
-        both = [pool.submit(pass_time), pool.submit(settle)]
-        assert [job.result() for job in both][1] == 4
+        passing, settling = pool.submit(pass_time), pool.submit(settle)
+        passing.result()
+        assert settling.result() == 4
     with database.reader() as session:
         assert set(session.scalars(select(Booking.state))) == {BookingState.LAPSED}
         events.verify(session)
