@@ -8,9 +8,10 @@ from datetime import datetime
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from metrics.families import FAMILIES
+from metrics import families, planning
 from metrics.text import Family
 
+FAMILIES = (*families.FAMILIES, *planning.FAMILIES)
 SCRAPE_OK = Family("scrape_ok", "gauge", "Whether the database could be read for this answer.")
 SCRAPE_SECONDS = Family(
     "scrape_duration_seconds", "gauge", "How long reading the database for this answer took."

@@ -12,12 +12,11 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from allocator.db import Database
-from allocator.models import JobHealth, JobRecord, Quota
-from allocator.states import ApplicationState, BookingState, ReservationState
-from metrics.exposition import exposition
-from metrics.families import FAMILIES
+from allocator.models import BookingMove, JobHealth, JobRecord, PlanRun, Quota, Repair, RepairCause
+from allocator.states import ApplicationState, BookingState, MoveState, RepairState, ReservationState
+from metrics.exposition import FAMILIES, exposition
 from metrics.text import Family
-from tests import factories
+from tests import calendars, factories
 from tests.factories import HOUR, NOW
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -114,6 +113,61 @@ def test_numbers_are_those_of_the_database(database: Database) -> None:
     assert value(samples, "kezek_job_success_timestamp_seconds", job="usage:alem") == NOW.timestamp()
     assert value(samples, "kezek_job_failing", job="usage:alem") == 0
     assert value(samples, "kezek_scrape_ok") == 1
+
+
+def test_planning_tells_who_waits_and_what_is_to_be_decided(database: Database) -> None:
+    with database.transaction() as session:
+        quota = a_site(session)
+        cluster = quota.cluster
+        calendars.waiting(session, quota, quota.application.applicant, after=3, days=2, now=NOW)
+        moved = calendars.held(session, quota, days=9)
+        for since, state in ((1, MoveState.TOLD), (1, MoveState.ACCEPTED), (90, MoveState.TOLD)):
+            at = NOW - timedelta(hours=since)
+            session.add(
+                BookingMove(
+                    booking=moved,
+                    from_starts_at=NOW,
+                    from_ends_at=NOW + timedelta(hours=1),
+                    reason="Maintenance.",
+                    state=state,
+                    answer_until=at + timedelta(hours=72),
+                    moved_at=at,
+                )
+            )
+        for cause in (RepairCause.NODES_DOWN, RepairCause.OUTAGE):
+            session.add(
+                Repair(
+                    cluster=cluster,
+                    gpu_type="h200",
+                    cause=cause,
+                    state=RepairState.PROPOSED if cause is RepairCause.NODES_DOWN else RepairState.APPLIED,
+                    details={},
+                    variants={},
+                    proposed_at=NOW,
+                )
+            )
+        for hours, worth in ((2, 10.0), (1, 90.5)):
+            session.add(
+                PlanRun(
+                    cluster=cluster,
+                    gpu_type="h200",
+                    made_at=NOW - timedelta(hours=hours),
+                    starts_at=NOW,
+                    prices={"hours": []},
+                    bookings=1,
+                    value=worth,
+                    bound=100.0,
+                )
+            )
+    samples = read(exposition(database.reader, NOW))
+    pool = {"cluster": "alem", "gpu_type": "h200"}
+    assert value(samples, "kezek_bookings", cluster="alem", state="held") == 1
+    assert value(samples, "kezek_waitlist_entries", **pool, state="waiting") == 1
+    assert value(samples, "kezek_plan_value_gpu_seconds", **pool) == 90.5 * HOUR
+    assert value(samples, "kezek_plan_bound_gpu_seconds", **pool) == 100 * HOUR
+    assert value(samples, "kezek_plan_timestamp_seconds", **pool) == (NOW - timedelta(hours=1)).timestamp()
+    assert value(samples, "kezek_repairs_open", **pool, cause="nodes_down") == 1
+    assert value(samples, "kezek_booking_moves_unanswered", cluster="alem") == 1
 
 
 def test_titles_survive_the_format(database: Database) -> None:
