@@ -11,7 +11,7 @@ from flask_babel import gettext
 from allocator import problems
 from allocator.booking.bookings import never_delivered
 from allocator.history import Change
-from allocator.models import Booking
+from allocator.models import Booking, NodeState
 from allocator.policy import BookingRules
 from allocator.states import BookingState, ReservationState
 from config.i18n import N_
@@ -165,6 +165,15 @@ def _pending(booking: Booking, rules: BookingRules, now: datetime) -> Situation:
             "%(days)s days before it starts; the line to submit jobs with will stand here then.",
             date=moment(handed_over),
             days=rules.materialise.days,
+        )
+        return Situation("info", gettext("Booked"), text)
+    nodes = [slot.node for slot in booking.slots if slot.node.state == NodeState.EXPECTED]
+    coming = [node.joins_at for node in nodes if node.joins_at is not None]
+    if coming:
+        text = gettext(
+            "The GPUs are yours. Nodes of it join the cluster until %(date)s. Kezek hands the reservation to "
+            "the cluster as soon as they are there; the line to submit jobs with will stand here then.",
+            date=moment(max(coming)),
         )
         return Situation("info", gettext("Booked"), text)
     text = gettext(

@@ -13,7 +13,17 @@ from sqlalchemy import func, select
 from werkzeug.test import TestResponse
 
 from allocator.actors import Role
-from allocator.models import Booking, Cluster, JobHealth, JobRecord, NodeSlot, Person, Quota, QuotaMember
+from allocator.models import (
+    Booking,
+    Cluster,
+    JobHealth,
+    JobRecord,
+    NodeSlot,
+    NodeState,
+    Person,
+    Quota,
+    QuotaMember,
+)
 from allocator.states import BookingState, ReservationState
 from tests import factories
 from tests.browsing import Site, hidden_fields, submit, text_of
@@ -262,6 +272,16 @@ def test_each_state_says_what_it_is_and_what_comes_next(site: Site, project: Pro
     for said, given in cases.items():
         number = add_booking(site, project, **given)
         assert said in text_of(browser.get(f"/bookings/{number}"))
+
+
+def test_a_booking_that_waits_for_nodes_to_come_says_so(site: Site, project: Project) -> None:
+    number = add_booking(site, project)
+    with site.data() as data:
+        node = data.get_one(Booking, number).slots[0].node
+        node.state, node.joins_at = NodeState.EXPECTED, NOW + timedelta(hours=1)
+    said = text_of(site.browser_of(project.lead).get(f"/bookings/{number}"))
+    assert "Nodes of it join the cluster until" in said
+    assert "usually within a minute" not in said
 
 
 def test_giving_back_says_what_returns_and_asks_first(site: Site, project: Project) -> None:
