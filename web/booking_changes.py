@@ -116,7 +116,10 @@ def _room(booking: Booking, asked: Change, now: datetime) -> Room:
     rules = policy().bookings
     if asked is Change.LONGER:
         found = changes.extension(db(), booking, rules=rules, now=now)
-        return Room(found.until, offer_words.told(found.why))
+        why = offer_words.told(found.why)
+        if found.until is not None:
+            why = gettext("It can end at %(most)s at the latest.", most=moment(found.until)) + f" {why}"
+        return Room(found.until, why)
     if asked is Change.SHORTER:
         least = changes.least_end(booking, rules=rules, now=now)
         if least is None:

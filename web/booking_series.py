@@ -271,5 +271,10 @@ def cancel_series(series_id: int) -> ResponseReturnValue:
         back = series.cancel_from(db(), actor, found, since, reason=reason, now=now)
         flash(gettext("%(hours)s GPU-hours were given back.", hours=gpu_hours(back)), "success")
         return redirect(url_for("bookings.show_series", series_id=found.id), 303)
-    page = render_template("bookings/series_cancel.html", series=found, form=form)
+    coming = [
+        booking
+        for booking in series.of_series(db(), found)
+        if booking.state in series.COMING and booking.starts_at > now
+    ]
+    page = render_template("bookings/series_cancel.html", series=found, form=form, coming=coming)
     return page, 422 if asked else 200

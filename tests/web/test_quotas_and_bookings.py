@@ -438,3 +438,40 @@ def test_the_file_of_jobs_is_never_cut(site: Site, project: Project) -> None:
     lines = site.browser_of(project.lead).get(f"{project.path}/jobs.csv").text.splitlines()
     assert len(lines) == 1 + 10_500
     assert lines[0].startswith("\ufeffjob_id,login,account")
+
+
+def test_bookings_come_as_a_file_for_spreadsheets(site: Site, project: Project) -> None:
+    with site.data() as session:
+        quota = session.get_one(Quota, project.quota)
+        factories.booking(session, quota, starts_at=TOMORROW, hours=3, gpus_per_node=4)
+    browser = site.browser_of(project.lead)
+    assert "/bookings/export.csv" in browser.get("/bookings").text
+    answer = browser.get("/bookings/export.csv")
+    header, row = answer.text.removeprefix("\ufeff").splitlines()
+    told = dict(zip(header.split(","), row.split(","), strict=True))
+    assert (told["state"], told["gpus_per_node"], told["gpu_hours"]) == ("confirmed", "4", "12.00")
+    assert told["starts_at"] == TOMORROW.isoformat()
+    assert site.browser_of(project.stranger).get("/bookings/export.csv").text.count("\n") == 1
+
+
+def test_what_the_cluster_is_told_later_is_simply_booked(site: Site, project: Project) -> None:
+    with site.data() as session:
+        quota = session.get_one(Quota, project.quota)
+        for days in (1, 30):
+            factories.booking(session, quota, starts_at=NOW + timedelta(days=days), hours=2)
+    page = text_of(site.browser_of(project.lead).get("/bookings"))
+    assert page.count("Being reserved on the cluster") == 2  # as a card and in the list
+    assert page.count(" Booked ") == 2
+
+
+def test_the_wish_goes_along_to_the_window(site: Site, project: Project) -> None:
+    browser = site.browser_of(project.lead)
+    start = TOMORROW.astimezone(ZONE).strftime(LOCAL)
+    wish = {"hours": "5", "nodes": "2", "gpus_per_node": "8", "starts_at": start}
+    page = browser.get(f"{project.path}/book", query_string=wish).text
+    link = next(part for part in re.findall(r'href="([^"]+)"', page) if "/flexible?" in part)
+    form = browser.get(unescape(link)).text
+    assert f'value="{start}"' in form
+    assert re.search(r'name="hours"[^>]*value="5"', form)
+    assert re.search(r'name="nodes"[^>]*value="2"', form)
+    assert browser.get(f"{project.path}/flexible?edit=1&hours=x&nodes=y").status_code == 200

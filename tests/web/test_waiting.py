@@ -110,7 +110,7 @@ def test_when_nothing_is_free_one_waits_and_sees_the_rank(scene: Scene) -> None:
     assert "Waiting" in text_of(scene.browser.get("/waitlist"))
     assert scene.stranger.get(done.location).status_code == 404
     gone = scene.browser.post(
-        f"{done.location}/withdraw", data=hidden_fields(scene.browser.get(done.location))
+        f"{done.location}/withdraw", data=hidden_fields(scene.browser.get(f"{done.location}/withdraw"))
     )
     assert "You have left the waitlist" in text_of(scene.browser.get(gone.location))
 
@@ -151,3 +151,30 @@ def test_an_offer_is_let_pass_and_one_waits_on(scene: Scene) -> None:
     told = text_of(scene.browser.get(done.location))
     assert "You wait on" in told
     assert "Offers let pass 1" in told
+
+
+def test_a_window_is_changed_until_its_time_is_fixed(scene: Scene) -> None:
+    asked = {**window(), "latest_at": (LAST + timedelta(days=9)).astimezone(ZONE).strftime(LOCAL)}
+    asked["earliest_at"] = (FIRST + timedelta(days=5)).astimezone(ZONE).strftime(LOCAL)
+    quote = scene.browser.get(f"/quotas/{scene.quota}/flexible", query_string=asked)
+    shown = scene.browser.post(f"/quotas/{scene.quota}/flexible", data=hidden_fields(quote)).location
+    assert "Change the window" in text_of(scene.browser.get(shown))
+    path = f"{shown}/window"
+    form = scene.browser.get(path)
+    assert f'value="{asked["latest_at"]}"' in form.text
+    sent = {name: asked[name] for name in ("earliest_at", "latest_at")} | {"hours": "20"}
+    found = scene.browser.get(path, query_string=sent)
+    assert "By today’s plan it starts on" in text_of(found)
+    assert scene.browser.post(path, data=hidden_fields(found)).status_code == 303
+    with scene.site.data() as data:
+        booking = data.query(Booking).one()
+        assert booking.ends_at - booking.starts_at == timedelta(hours=20)
+    # the page that was quoted first is stale now
+    assert scene.browser.post(path, data=hidden_fields(found) | {"submission": "again"}).status_code == 409
+    wrong = scene.browser.get(path, query_string=sent | {"hours": "9999"})
+    assert wrong.status_code == 422
+    assert 'value="9999"' in wrong.text
+    assert scene.stranger.get(path).status_code == 404
+    with scene.site.data() as data:
+        data.query(Booking).one().state = BookingState.CONFIRMED
+    assert "is fixed" in text_of(scene.browser.get(path))
