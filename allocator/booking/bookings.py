@@ -18,7 +18,8 @@ from allocator.actors import SYSTEM, Actor
 from allocator.authorization import Action, require
 from allocator.booking import booking_letters
 from allocator.booking.booking_checks import Ask, grid_of
-from allocator.booking.placing import Quote, find, ground, make, span, take
+from allocator.booking.grounds import ground, span
+from allocator.booking.placing import Quote, find, look_ahead, make, take
 from allocator.booking.windows import Shape, nearest_after, nearest_before
 from allocator.errors import WrongState
 from allocator.models import Booking, NodeSlot, Quota, Reservation
@@ -103,6 +104,7 @@ def book(
     require(actor, Action.BOOKING_CREATE, quota)
     if actor.person_id is None:
         raise ValueError("a booking is made by a person")
+    look_ahead(session, quota, ask, rules, now)
     booking = make(session, actor, quota, ask, rules=rules, now=now)
     booking_letters.booked(session, booking, now=now)
     return booking

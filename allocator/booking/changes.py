@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from allocator import capacity, events, states
 from allocator.actors import Actor
 from allocator.authorization import Action, require
-from allocator.booking import booking_letters, placing
+from allocator.booking import booking_letters, grounds, placing
 from allocator.booking.booking_checks import ALMATY, Ask, grid_of
 from allocator.booking.placing import TAKEN, Quote, take
 from allocator.booking.windows import nearest_after, nearest_before
@@ -241,10 +241,10 @@ def move_quote(
     found = placing.find(session, booking.quota, ask, rules, now, booking)
     if found.fits or not found.faults.keys() <= {"starts_at"}:
         return found
-    first, last = placing.span(booking.quota, ask.length, rules, now)
+    first, last = grounds.span(booking.quota, ask.length, rules, now)
     if first > last:
         return found
-    here = placing.ground(session, booking.quota, first, last + ask.length, rules, booking)
+    here = grounds.ground(session, booking.quota, first, last + ask.length, rules, booking)
     starts, grid = here.starts(ask.shape, ask.length, first, last), grid_of(rules)
     return replace(
         found,
@@ -274,11 +274,7 @@ def move(
     if booking.state is not BookingState.CONFIRMED or booking.starts_at <= now:
         raise WrongState(N_("Only a booking that is fixed and has not begun can be moved."))
     ask = _moved(booking, starts_at)
-    found = placing.find(session, booking.quota, ask, rules, now, booking)
-    if found.faults:
-        raise Invalid(found.faults)
-    if not found.places:
-        raise NoCapacity(TAKEN)
+    found = placing.must_fit(session, booking.quota, ask, rules, now, booking)
     before = {"starts_at": booking.starts_at, "ends_at": booking.ends_at}
     placing.replace(session, booking, found, rules=rules, now=now)
     window = _set_window(booking, ask.starts_at, ask.ends_at)

@@ -93,11 +93,7 @@ def _write(
         # a savepoint: without the change nobody else is planned anew either
         with session.begin_nested():
             flexible.make_way(session, quota, room, rules, now)
-            found = placing.find(session, quota, search.wish.at(room.start), rules, now, booking)
-            if found.faults:
-                raise Invalid(found.faults)
-            if not found.places:
-                raise NoCapacity(TAKEN)
+            found = placing.must_fit(session, quota, search.wish.at(room.start), rules, now, booking)
             placing.replace(session, booking, found, rules=rules, now=now)
     except Stale as error:
         raise NoCapacity(TAKEN) from error

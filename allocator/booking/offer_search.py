@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from allocator import capacity
-from allocator.booking import placing, rebinding
+from allocator.booking import grounds, placing, rebinding
 from allocator.booking.booking_checks import (
     SHAPE_CHECKS,
     Ask,
@@ -15,7 +15,7 @@ from allocator.booking.booking_checks import (
     faults_of,
     grid_of,
 )
-from allocator.booking.placing import Ground
+from allocator.booking.grounds import Ground
 from allocator.booking.windows import Grid, Shape, nearest_after
 from allocator.errors import Fault
 from allocator.ledger import Balance
@@ -74,10 +74,10 @@ class Search:
     ) -> "Search":
         """A handful of queries, whatever is asked of it later; ``besides`` is the booking to be changed."""
         grid = grid_of(rules)
-        first, _ = placing.span(quota, wish.length, rules, now)
+        first, _ = grounds.span(quota, wish.length, rules, now)
         # to the last moment that any start could reach: alternatives are looked for on the same ground
         end = max(min(now + rules.max_ahead + rules.max_length, quota.valid_until), first + rules.boundary)
-        ground = placing.ground(session, quota, first, end, rules, besides)
+        ground = grounds.ground(session, quota, first, end, rules, besides)
         around = Circumstances(
             quota,
             placing.balance_besides(session, quota, besides),
@@ -107,7 +107,7 @@ class Search:
     def span(self, length: timedelta, anywhere: bool = False) -> Window:
         """The first and last start inside the wish's window, or ``anywhere`` that the rules allow."""
         around, wish = self.around, self.wish
-        first, last = placing.span(around.quota, length, around.rules, around.now)
+        first, last = grounds.span(around.quota, length, around.rules, around.now)
         if not anywhere:
             first = max(first, self.grid.ceil(wish.earliest_at)) if wish.earliest_at else first
             last = min(last, wish.latest_at - length) if wish.latest_at else last

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from allocator import capacity, prices
@@ -163,6 +163,8 @@ def hold(
     require(actor, Action.BOOKING_CREATE, quota)
     if actor.person_id is None:
         raise ValueError("an offer is held for a person")
+    if not session.scalar(_of_person(actor.person_id, quota).exists().select()):
+        placing.look_ahead(session, quota, ask, rules, now)
     capacity.lock(session, quota.cluster)
     before = _held_by(session, actor.person_id, quota)
     # a yes after its start would book, and charge for, what has passed
@@ -180,21 +182,21 @@ def hold(
 
 
 def _held_by(session: Session, person_id: int, quota: Quota) -> Sequence[Booking]:
+    statement = _of_person(person_id, quota).with_for_update(key_share=True)
+    return session.scalars(statement.execution_options(populate_existing=True)).all()
+
+
+def _of_person(person_id: int, quota: Quota) -> Select[Booking]:
     """Offers that the person holds by their own choice; what the waitlist has offered waits longer."""
     waited_for = select(WaitlistEntry.booking_id).where(
         WaitlistEntry.state == WaitlistState.OFFERED, WaitlistEntry.quota_id == quota.id
     )
-    return session.scalars(
-        select(Booking)
-        .where(
-            Booking.quota_id == quota.id,
-            Booking.booked_by_id == person_id,
-            Booking.state == BookingState.HELD,
-            Booking.id.not_in(waited_for),
-        )
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    ).all()
+    return select(Booking).where(
+        Booking.quota_id == quota.id,
+        Booking.booked_by_id == person_id,
+        Booking.state == BookingState.HELD,
+        Booking.id.not_in(waited_for),
+    )
 
 
 def accept(session: Session, actor: Actor, booking: Booking, *, expected_version: int, now: datetime) -> None:

@@ -6,7 +6,7 @@ What is found here holds only under the cluster's lock (``capacity.lock``); with
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, select
@@ -15,12 +15,10 @@ from sqlalchemy.orm import Session
 
 from allocator import capacity, events, ledger
 from allocator.actors import Actor
-from allocator.booking import rebinding
-from allocator.booking.booking_checks import Ask, Opened, check, grid_of
+from allocator.booking import grounds, rebinding
+from allocator.booking.booking_checks import Ask, Opened, check
 from allocator.booking.rebinding import Rebinding
-from allocator.booking.windows import NodeHeld, Place, Shape, free_during, free_starts, merged, pick
-from allocator.dividing import grants
-from allocator.dividing.grants import Room
+from allocator.booking.windows import Place
 from allocator.errors import Fault, Invalid, NoCapacity, Stale
 from allocator.ledger import Balance
 from allocator.locks import hold
@@ -76,88 +74,6 @@ class Terms:
 FIRM = Terms()
 
 
-@dataclass(frozen=True)
-class Ground:
-    """What starts are searched on, read once: nodes with what is taken of them, and the periods' rooms."""
-
-    nodes: Sequence[NodeHeld]
-    rooms: Sequence[Room]
-    whole: bool
-    cleaning: timedelta
-
-    def starts(
-        self,
-        shape: Shape,
-        length: timedelta,
-        since: datetime,
-        until: datetime,
-        loose_from: datetime | None = None,
-    ) -> list[Window]:
-        """All moments of [since, until] at which the shape could start, as closed intervals in order.
-
-        From ``loose_from`` on also those at which it fits by the number of nodes alone: others may have to
-        get other names for it (``rebinding``), and rarely that turns out to be impossible.
-        """
-        lasting = length + self.cleaning
-        found = free_starts(self.nodes, shape, lasting, since, until, self.whole)
-        if loose_from is not None and loose_from <= until:
-            span = (max(since, loose_from), until)
-            found = merged(sorted([*found, *rebinding.count_starts(self.nodes, shape, lasting, span)]))
-        return self.granted(shape, length, found)
-
-    def granted(self, shape: Shape, length: timedelta, starts: list[Window]) -> list[Window]:
-        """Those of the starts at which the periods' grants carry the shape."""
-        found = starts
-        for room in self.rooms:
-            most = timedelta(seconds=room.available // max(shape.nodes * shape.gpus, 1))
-            period = room.period
-            if most < min(length, period.ends_at - period.starts_at):
-                # between these two starts more of the booking lies in the period than its room carries
-                found = _without(found, period.starts_at + most - length, period.ends_at - most)
-        return found
-
-    def places(self, shape: Shape, starts_at: datetime, ends_at: datetime) -> list[Place]:
-        """The GPUs to take for [starts_at, ends_at), or none."""
-        free = [free_during(node, starts_at, ends_at + self.cleaning) for node in self.nodes]
-        return pick(free, shape, self.whole) or []
-
-
-def _without(intervals: Iterable[Window], after: datetime, before: datetime) -> list[Window]:
-    """The closed intervals without the open interval (after, before)."""
-    kept = []
-    for first, last in intervals:
-        if first <= after:
-            kept.append((first, min(last, after)))
-        if last >= before:
-            kept.append((max(first, before), last))
-    return kept
-
-
-def ground(
-    session: Session,
-    quota: Quota,
-    since: datetime,
-    until: datetime,
-    rules: BookingRules,
-    besides: Booking | None = None,
-) -> Ground:
-    """What lies in [since, until); ``besides`` is a booking whose own GPUs and hours count as free."""
-    number = besides.id if besides else None
-    end = until + rules.cleaning
-    nodes = capacity.held(session, quota.cluster, quota.gpu_type, since, end, number)
-    rooms = grants.rooms(session, quota, since, until)
-    if besides is not None:
-        rooms = [_room_besides(room, besides) for room in rooms]
-    return Ground(nodes, rooms, not quota.cluster.shares_nodes, rules.cleaning)
-
-
-def _room_besides(room: Room, booking: Booking) -> Room:
-    first = max(booking.starts_at, room.period.starts_at)
-    last = min(booking.ends_at, room.period.ends_at)
-    own = max(int((last - first).total_seconds()), 0) * booking.nodes * booking.gpus_per_node
-    return dataclasses.replace(room, charged=room.charged - own)
-
-
 def find(
     session: Session,
     quota: Quota,
@@ -169,7 +85,7 @@ def find(
     """The quote without alternatives: all that booking needs, and quick enough to ask under the lock."""
     balance = balance_besides(session, quota, besides)
     types = capacity.gpu_types(session, quota.cluster)
-    here = ground(session, quota, ask.starts_at, ask.ends_at, rules, besides)
+    here = grounds.ground(session, quota, ask.starts_at, ask.ends_at, rules, besides)
     begun = opened(session, quota, now, besides)
     faults = check(ask, quota, balance, types.get(quota.gpu_type), rules, now, here.rooms, begun)
     if faults:
@@ -177,12 +93,17 @@ def find(
     places = here.places(ask.shape, ask.starts_at, ask.ends_at)
     if places:
         return Quote(ask, balance, {}, tuple(places))
-    rebound = _rebinding(session, quota, ask, rules, now, besides)
+    rebound = by_count(session, quota, ask, rules, now, besides)
     return Quote(ask, balance, {}, rebound.places if rebound else (), rebinding=rebound)
 
 
-def _rebinding(
-    session: Session, quota: Quota, ask: Ask, rules: BookingRules, now: datetime, besides: Booking | None
+def by_count(
+    session: Session,
+    quota: Quota,
+    ask: Ask,
+    rules: BookingRules,
+    now: datetime,
+    besides: Booking | None = None,
 ) -> Rebinding | None:
     """Room by naming other bookings' nodes anew, from the days on of which the cluster knows nothing."""
     begin = rebinding.loose_from(rules, now)
@@ -215,12 +136,6 @@ def opened(session: Session, quota: Quota, now: datetime, besides: Booking | Non
     return Opened(int(count), int(gpu_seconds))
 
 
-def span(quota: Quota, length: timedelta, rules: BookingRules, now: datetime) -> Window:
-    """The first and last start that the rules allow for a booking of that length."""
-    first = grid_of(rules).ceil(max(now + rules.lead_time, quota.valid_from))
-    return first, min(now + rules.max_ahead, quota.valid_until - length)
-
-
 def make(
     session: Session,
     actor: Actor,
@@ -234,14 +149,36 @@ def make(
     """Lock, check, place and write, with the event. Raises Invalid for broken rules, or NoCapacity."""
     capacity.lock(session, quota.cluster)
     session.refresh(quota)  # it may have been closed while we waited
-    found = find(session, quota, ask, rules, now)
+    found = must_fit(session, quota, ask, rules, now)
+    if found.rebinding and not rebinding.apply(session, quota, found.rebinding, now):
+        raise NoCapacity(TAKEN)
+    return write(session, actor, quota, ask, found.places, terms=terms, rules=rules, now=now)
+
+
+def must_fit(
+    session: Session,
+    quota: Quota,
+    ask: Ask,
+    rules: BookingRules,
+    now: datetime,
+    besides: Booking | None = None,
+) -> Quote:
+    """``find``, but raises Invalid for broken rules, and NoCapacity where nothing is free."""
+    found = find(session, quota, ask, rules, now, besides)
     if found.faults:
         raise Invalid(found.faults)
     if not found.places:
         raise NoCapacity(TAKEN)
-    if found.rebinding and not rebinding.apply(session, quota, found.rebinding, now):
-        raise NoCapacity(TAKEN)
-    return write(session, actor, quota, ask, found.places, terms=terms, rules=rules, now=now)
+    return found
+
+
+def look_ahead(session: Session, quota: Quota, ask: Ask, rules: BookingRules, now: datetime) -> None:
+    """Turn those away who come too late before they wait for the lock. Raises Invalid, NoCapacity.
+
+    A search that finds nothing is the longest. On SQLite the lock is held since the request began.
+    """
+    if session.get_bind().dialect.name != "sqlite":
+        must_fit(session, quota, ask, rules, now)
 
 
 def write(

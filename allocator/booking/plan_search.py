@@ -62,7 +62,8 @@ def _by_count(picture: Picture, board: Board) -> Iterator[Claim]:
         span = (max(claim.first, picture.loose_from), claim.last)
         if claim.id in board.claims or span[0] > span[1]:
             continue
-        starts = count_starts(board.rows(), claim.shape, claim.length + claim.gap, span)
+        length = claim.length + claim.gap
+        starts = count_starts(board.rows(span[0], span[1] + length), claim.shape, length, span)
         start = nearest_after(starts, span[0], picture.grid)
         if start is not None:
             yield replace(claim, starts_at=start, ends_at=start + claim.length)

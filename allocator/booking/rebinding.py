@@ -181,10 +181,18 @@ def find(
 
 
 def _read(session: Session, quota: Quota, begin: datetime, fit: Mapping[int, NodeHeld]) -> list[Loose]:
-    """Open bookings of whole nodes that the cluster does not know."""
+    """Open bookings of whole nodes that the cluster does not know. One query, of rows and not of objects."""
     frozen = quota.cluster.frozen_until
-    held = session.scalars(
-        select(Booking)
+    rows = session.execute(
+        select(
+            Booking.id,
+            NodeSlot.node_id,
+            NodeSlot.gpu_from,
+            NodeSlot.gpu_to,
+            NodeSlot.starts_at,
+            NodeSlot.ends_at,
+        )
+        .join(NodeSlot.booking)
         .join(Booking.reservation)
         .join(Booking.quota)
         .where(
@@ -197,19 +205,18 @@ def _read(session: Session, quota: Quota, begin: datetime, fit: Mapping[int, Nod
             Reservation.state == ReservationState.PENDING,
             Reservation.seen_at.is_(None),
         )
-    ).all()
-    slots: dict[int, list[NodeSlot]] = {booking.id: [] for booking in held}
-    for slot in session.scalars(select(NodeSlot).where(NodeSlot.booking_id.in_(slots))):
-        slots[slot.booking_id or 0].append(slot)
+    )
+    windows: dict[int, Window] = {}
+    nodes: dict[int, set[int]] = {}
+    tied: set[int] = set()
+    for number, node_id, gpu_from, gpu_to, starts_at, ends_at in rows:
+        windows[number] = (starts_at, ends_at)
+        nodes.setdefault(number, set()).add(node_id)
+        if node_id not in fit or (gpu_from, gpu_to) != (0, fit[node_id].gpus):
+            tied.add(number)
     return [
-        Loose(number, own[0].starts_at, own[0].ends_at, frozenset(slot.node_id for slot in own))
-        for number, own in slots.items()
-        if own and all(slot.node_id in fit and _whole(slot, fit[slot.node_id]) for slot in own)
+        Loose(number, *windows[number], frozenset(own)) for number, own in nodes.items() if number not in tied
     ]
-
-
-def _whole(slot: NodeSlot, node: NodeHeld) -> bool:
-    return (slot.gpu_from, slot.gpu_to) == (0, node.gpus)
 
 
 def apply(session: Session, quota: Quota, found: Rebinding, now: datetime) -> bool:

@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session
 from allocator import capacity, events
 from allocator.actors import Actor
 from allocator.authorization import Action, may, require
-from allocator.booking import booking_letters, bookings, placing
+from allocator.booking import booking_letters, bookings, grounds, placing
 from allocator.booking.booking_checks import ALMATY, Ask, Circumstances, Opened, faults_of
-from allocator.booking.placing import TAKEN, Ground, Terms
+from allocator.booking.grounds import Ground
+from allocator.booking.placing import TAKEN, Terms
 from allocator.booking.windows import Place, Shape
 from allocator.dividing.grants import Room
 from allocator.errors import Fault, Forbidden, Invalid, NoCapacity, NotFound
@@ -28,6 +29,7 @@ from allocator.states import BookingState
 from config.i18n import N_
 
 DAY = timedelta(days=1)
+MOST_BY_COUNT = 10  # dates of a series for which other names are looked for: each takes a moment
 NIGHT, WEEKEND = timedelta(hours=12), timedelta(days=2)
 EVERY_DAY = frozenset(range(7))
 SATURDAY = 5
@@ -59,10 +61,11 @@ class Occurrence:
     ask: Ask
     faults: Mapping[str, list[Fault]]
     places: tuple[Place, ...] = ()
+    by_count: bool = False  # without places: others would get other names of nodes for it
 
     @property
     def fits(self) -> bool:
-        return not self.faults and bool(self.places)
+        return not self.faults and (bool(self.places) or self.by_count)
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def _preview(
     session: Session, quota: Quota, shape: Shape, pattern: Pattern, rules: BookingRules, now: datetime
 ) -> Preview:
     starts = _starts(pattern, rules)
-    ground = placing.ground(session, quota, starts[0], starts[-1] + pattern.length, rules)
+    ground = grounds.ground(session, quota, starts[0], starts[-1] + pattern.length, rules)
     around = Circumstances(
         quota,
         placing.balance_besides(session, quota, None),
@@ -125,10 +128,14 @@ def _preview(
         ground.rooms,
         placing.opened(session, quota, now),
     )
-    found = []
+    found, tries = [], MOST_BY_COUNT
     for start in starts:
         ask = Ask(shape.nodes, shape.gpus, start, start + pattern.length)
         one = _occurrence(ask, ground, around)
+        if not one.faults and not one.places and tries:
+            tries -= 1
+            by_count = placing.by_count(session, quota, ask, rules, now) is not None
+            one = replace(one, by_count=by_count)
         if one.fits:
             around = _after(around, ask)
         found.append(one)
@@ -204,20 +211,44 @@ def book_series(
             raise Invalid(wrong[0].faults)
         raise NoCapacity(TAKEN, {"starts_at": wrong[0].ask.starts_at})
     series = _write(session, actor, quota, pattern, now)
-    terms = Terms(series_id=series.id)
-    made = [
-        placing.write(session, actor, quota, one.ask, one.places, terms=terms, rules=rules, now=now)
-        for one in found.fitting
-    ]
+    made = _make(session, actor, quota, found, Terms(series_id=series.id), only_fitting, rules, now)
     after = {
         "quota": quota.id,
         "bookings": len(made),
-        "left_out": len(wrong),
-        "gpu_seconds": found.gpu_seconds,
+        "left_out": len(found.occurrences) - len(made),
+        "gpu_seconds": sum(booking.gpu_seconds for booking in made),
     }
     events.record(session, actor, series, "booking_series.booked", now=now, after=after)
     booking_letters.series_booked(session, made, now=now)
     return series, made
+
+
+def _make(
+    session: Session,
+    actor: Actor,
+    quota: Quota,
+    found: Preview,
+    terms: Terms,
+    only_fitting: bool,
+    rules: BookingRules,
+    now: datetime,
+) -> list[Booking]:
+    """All that have places, then those for which others get other names, each on what the one before left."""
+    fitting = found.fitting
+    made = [
+        placing.write(session, actor, quota, one.ask, one.places, terms=terms, rules=rules, now=now)
+        for one in fitting
+        if one.places
+    ]
+    for one in (one for one in fitting if not one.places):
+        try:
+            made.append(placing.make(session, actor, quota, one.ask, terms=terms, rules=rules, now=now))
+        except NoCapacity as error:
+            if not only_fitting:
+                raise NoCapacity(TAKEN, {"starts_at": one.ask.starts_at}) from error
+    if not made:
+        raise NoCapacity(TAKEN, {"starts_at": fitting[0].ask.starts_at})
+    return sorted(made, key=lambda booking: booking.starts_at)
 
 
 def _write(session: Session, actor: Actor, quota: Quota, pattern: Pattern, now: datetime) -> BookingSeries:

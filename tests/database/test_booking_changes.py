@@ -403,3 +403,29 @@ def test_shorter_is_possible_whatever_time_cleaning_takes_today(
     rules = replace(RULES, cleaning=3 * ONE)
     changes.shorten(session, actor, booking, SOON + TEN - ONE, expected_version=1, rules=rules, now=SOON)
     assert booking.ends_at == SOON + TEN - ONE
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_names_given_early_are_no_obstacle_to_a_move(
+    session: Session, actor: Actor, quota: Quota, booking: Booking, frozen: bool
+) -> None:
+    """Late binding, but not in days that an operator has frozen."""
+    far = NOW + 20 * DAY
+    nodes = sorted(quota.cluster.nodes, key=lambda node: node.name)
+    one = factories.booking(session, quota, on=nodes[:2], starts_at=far, hours=5)
+    other = factories.booking(session, quota, on=nodes[2:], starts_at=far + 5 * ONE, hours=5)
+    if frozen:
+        quota.cluster.frozen_until = far + 5 * DAY
+        session.flush()
+        with pytest.raises(NoCapacity):
+            move(session, actor, booking, far)
+        assert len(booking.slots) == 2
+        return
+    assert changes.move_quote(session, actor, booking, far, rules=RULES, now=NOW).fits
+    move(session, actor, booking, far)
+    session.expire_all()
+    own = {slot.node_id for slot in booking.slots}
+    for booked in (one, other):
+        assert own.isdisjoint({slot.node_id for slot in booked.slots})
+    assert (len(own), len(one.slots), len(other.slots)) == (2, 2, 2)
+    assert (one.version, other.version) == (1, 1)

@@ -197,3 +197,26 @@ def test_one_letter_tells_of_all(session: Session, actor: Actor, quota: Quota, l
         subject, text = letters.render(letter.letter, lang, "Aigerim", letter.details, "https://kezek.kz")
         assert f"https://kezek.kz/series/{made.id}" in text
         assert "%(" not in subject + text
+
+
+def test_names_given_early_are_no_obstacle_to_a_series(session: Session, actor: Actor, quota: Quota) -> None:
+    """Free by the number of nodes on each night, but on no two as named today: others get other names."""
+    nodes = sorted(quota.cluster.nodes, key=lambda node: node.name)
+    other = factories.quota(
+        session, factories.application(session, factories.person(session), quota.cluster, gpu_hours=90_000)
+    )
+    first, last = date(2026, 12, 10), date(2026, 12, 11)
+    pattern = series.nights(first, last, RULES)
+    for start in pattern.starts():
+        half = start + pattern.length / 2
+        factories.booking(session, other, on=nodes[:2], starts_at=start, hours=6)
+        factories.booking(session, other, on=nodes[2:], starts_at=half, hours=6)
+    found = series.preview(session, actor, quota, Shape(2, 8), pattern, rules=RULES, now=NOW)
+    assert [one.fits for one in found.occurrences] == [True, True]
+    _, made = series.book_series(
+        session, actor, quota, Shape(2, 8), pattern, only_fitting=False, rules=RULES, now=NOW
+    )
+    assert [booking.starts_at for booking in made] == list(pattern.starts())
+    assert [len(booking.slots) for booking in made] == [2, 2]
+    assert {booking.series_id for booking in made} != {None}
+    assert "cluster.rebound" in set(session.scalars(select(Event.kind)))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from allocator.booking.congestion import occupancy, of_hours
-from allocator.booking.placing import Ground
+from allocator.booking.grounds import Ground
 from allocator.booking.windows import Held, NodeHeld, Shape
 from allocator.dividing.grants import Room
 from allocator.models import Period
