@@ -7,23 +7,28 @@ person has pinned, or that begins before the cluster is unfrozen.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from allocator.booking.windows import (
-    Grid,
-    Held,
-    NodeHeld,
-    Place,
-    Shape,
-    free_during,
-    free_starts,
-    nearest_after,
-    nearest_before,
-    pick,
-)
+from allocator.booking.windows import Grid, NodeHeld, Place
+from allocator.upkeep.mending_board import Board, Claim, Loss
+
+__all__ = [
+    "FEWEST_DROPS",
+    "FEWEST_MOVES",
+    "VARIANTS",
+    "Board",
+    "Change",
+    "ChangeKind",
+    "Claim",
+    "Loss",
+    "Variant",
+    "hit",
+    "mend",
+    "variant_of",
+]
 
 FEWEST_MOVES, FEWEST_DROPS = VARIANTS = ("fewest_moves", "fewest_drops")
 MOST_STARTS = 12  # other starts that are tried for a booking before it is dropped
@@ -36,44 +41,6 @@ class ChangeKind(StrEnum):
     REPLAN = "replan"  # another start inside of what was promised
     MOVE = "move"
     DROP = "drop"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A booking as the mender sees it; ``first`` to ``last`` are the starts that would do.
-
-    ``gap`` stays free behind it. ``movable``: it may get other nodes; ``silent``: another start of these
-    breaks no promise. With ``first`` after ``last`` only its own start will do.
-    """
-
-    id: int
-    version: int
-    shape: Shape
-    starts_at: datetime
-    ends_at: datetime
-    places: tuple[Place, ...]
-    first: datetime
-    last: datetime
-    gap: timedelta = timedelta()
-    movable: bool = True
-    silent: bool = False
-
-    @property
-    def length(self) -> timedelta:
-        return self.ends_at - self.starts_at
-
-    @property
-    def weight(self) -> float:
-        return self.shape.nodes * self.shape.gpus * self.length.total_seconds()
-
-
-@dataclass(frozen=True)
-class Loss:
-    """All GPUs of one node for [starts_at, ends_at)."""
-
-    node_id: int
-    starts_at: datetime
-    ends_at: datetime
 
 
 @dataclass(frozen=True)
@@ -100,99 +67,6 @@ class Variant:
 
     def of(self, *kinds: ChangeKind) -> list[Change]:
         return [change for change in self.changes if change.kind in kinds]
-
-
-class Board:
-    """Which GPUs of which node are taken when, and by which claim."""
-
-    def __init__(self, nodes: Sequence[NodeHeld], claims: Iterable[Claim], whole: bool, grid: Grid) -> None:
-        self._whole, self._grid = whole, grid
-        self._nodes = {node.id: node for node in nodes}
-        self._held: dict[int, list[tuple[Held, int]]] = {
-            node.id: [(one, 0) for one in node.held] for node in nodes
-        }
-        self.claims: dict[int, Claim] = {}
-        for claim in claims:
-            self.put(claim)
-
-    def put(self, claim: Claim) -> None:
-        self.claims[claim.id] = claim
-        for place in claim.places:
-            if place.node_id in self._held:  # a node that is down is nobody's to place on
-                held = Held(place.gpu_from, place.gpu_to, claim.starts_at, claim.ends_at + claim.gap)
-                self._held[place.node_id].append((held, claim.id))
-
-    def take(self, claim: Claim) -> None:
-        del self.claims[claim.id]
-        for place in claim.places:
-            if place.node_id in self._held:
-                self._held[place.node_id] = [x for x in self._held[place.node_id] if x[1] != claim.id]
-
-    def close(self, loss: Loss) -> None:
-        if loss.node_id in self._held:
-            gpus = self._nodes[loss.node_id].gpus
-            self._held[loss.node_id].append((Held(0, gpus, loss.starts_at, loss.ends_at), 0))
-
-    def at(self, claim: Claim, start: datetime, only: Collection[int] | None = None) -> Claim | None:
-        """The claim with that start and places for it (on ``only`` these nodes), or None."""
-        end = start + claim.length
-        free = [free_during(node, start, end + claim.gap) for node in self._rows(only)]
-        places = pick(free, claim.shape, whole=self._whole)
-        return replace(claim, starts_at=start, ends_at=end, places=tuple(places)) if places else None
-
-    def nearest(self, claim: Claim) -> Claim | None:
-        """The claim at the allowed start that is nearest to its own; of two as near the later one."""
-        if claim.first > claim.last:
-            return None
-        starts = free_starts(
-            self._rows(), claim.shape, claim.length + claim.gap, claim.first, claim.last, whole=self._whole
-        )
-        found = (
-            nearest_after(starts, claim.starts_at, self._grid),
-            nearest_before(starts, claim.starts_at, self._grid),
-        )
-        near = sorted((start for start in found if start), key=lambda start: abs(start - claim.starts_at))
-        return self.at(claim, near[0]) if near else None
-
-    def blockers(self, claim: Claim, start: datetime) -> list[Claim] | None:
-        """The lightest claims that must go so that the claim fits at that start; None: it cannot be."""
-        end = start + claim.length + claim.gap
-        found = []
-        for node_id, node in self._nodes.items():
-            if not claim.shape.suits(node.gpus, self._whole):
-                continue
-            for low in range(node.gpus - claim.shape.gpus + 1):
-                high = low + claim.shape.gpus
-                holders = {
-                    who
-                    for held, who in self._held[node_id]
-                    if held.starts_at < end and held.ends_at > start
-                    if held.gpu_from < high and held.gpu_to > low
-                }
-                if 0 in holders or not all(self.claims[who].movable for who in holders):
-                    continue
-                cost = sum(self.claims[who].weight for who in holders)
-                found.append((cost, node_id, low, holders))
-        return self._lightest(found, claim.shape.nodes)
-
-    def _lightest(self, found: Iterable[tuple[float, int, int, set[int]]], nodes: int) -> list[Claim] | None:
-        chosen: dict[int, set[int]] = {}
-        for _, node_id, _, holders in sorted(found, key=lambda one: one[:3]):
-            if node_id not in chosen and len(chosen) < nodes:
-                chosen[node_id] = holders
-        if len(chosen) < nodes:
-            return None
-        return [self.claims[who] for who in sorted(set().union(*chosen.values()))]
-
-    def rows(self) -> list[NodeHeld]:
-        """The nodes with all that is taken of them."""
-        return list(self._rows())
-
-    def _rows(self, only: Collection[int] | None = None) -> Iterator[NodeHeld]:
-        for node in self._nodes.values():
-            if only is None or node.id in only:
-                held = tuple(held for held, _ in self._held[node.id])
-                yield NodeHeld(node.id, node.name, node.gpus, held)
 
 
 def hit(claims: Iterable[Claim], losses: Sequence[Loss]) -> list[Claim]:
