@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy.orm import Session, contains_eager, selectinload
 
-from allocator.booking.windows import Place, Shape
+from allocator import capacity
+from allocator.booking.windows import Held, NodeHeld, Place, Shape
 from allocator.models import Booking, Cluster, Node, NodeSlot, Period, Quota
 from allocator.policy import BookingRules
 from allocator.sqltime import Window
@@ -33,6 +35,34 @@ def read_claims(
         ).execution_options(populate_existing=True)
     )
     return [_claim(booking, cluster, periods, rules, now) for booking in rows if booking.slots]
+
+
+def read_nodes(
+    session: Session, cluster: Cluster, gpu_type: str, claimed: Collection[int], *, now: datetime
+) -> list[NodeHeld]:
+    """The bookable nodes with what none of these bookings may ever have. Two queries.
+
+    That is what published outages hold, and what is left of bookings that are over: their cleaning.
+    """
+    rows = session.execute(
+        select(
+            NodeSlot.booking_id,
+            NodeSlot.node_id,
+            NodeSlot.gpu_from,
+            NodeSlot.gpu_to,
+            NodeSlot.starts_at,
+            NodeSlot.ends_at,
+        )
+        .join(Node, Node.id == NodeSlot.node_id)
+        .where(Node.cluster_id == cluster.id, Node.gpu_type == gpu_type, NodeSlot.ends_at > now)
+        .order_by(NodeSlot.id)
+    )
+    held: dict[int, list[Held]] = {}
+    for booking_id, node_id, gpu_from, gpu_to, starts_at, ends_at in rows:
+        if booking_id not in claimed:
+            held.setdefault(node_id, []).append(Held(gpu_from, gpu_to, starts_at, ends_at))
+    nodes = capacity.bookable(session, cluster, gpu_type)
+    return [replace(node, held=(*node.held, *held.get(node.id, ()))) for node in nodes]
 
 
 def affected(session: Session, losses: Sequence[Loss], now: datetime) -> dict[int, int]:

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Select, case, select
 from sqlalchemy.orm import Session, joinedload
 
-from allocator import capacity, events
+from allocator import events
 from allocator.actors import Actor
 from allocator.authorization import Action, require
 from allocator.booking.booking_checks import grid_of
@@ -33,7 +33,7 @@ from allocator.upkeep.repair_documents import (
     variants_from_json,
     variants_to_json,
 )
-from allocator.upkeep.repair_inputs import affected, read_claims
+from allocator.upkeep.repair_inputs import affected, read_claims, read_nodes
 from config.i18n import N_
 
 CHANGED = N_("The bookings have changed since this repair was worked out. Have it worked out again.")
@@ -113,8 +113,8 @@ def work_out(
     now: datetime,
 ) -> dict[str, Variant]:
     """The two ways to mend the plan of one GPU type after the losses; nothing is stored."""
-    nodes = capacity.bookable(session, cluster, gpu_type)
     claims = read_claims(session, cluster, gpu_type, rules=rules, now=now)
+    nodes = read_nodes(session, cluster, gpu_type, {claim.id for claim in claims}, now=now)
     whole, grid = not cluster.shares_nodes, grid_of(rules)
     variants = mend(nodes, claims, losses, whole=whole, grid=grid)
     if not worth_it(variants):

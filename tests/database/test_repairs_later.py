@@ -231,3 +231,19 @@ def test_who_applied_moved_and_superseded_is_on_record(
         ("booking.moved", operator.person_id),
         ("booking_move.changed", operator.person_id),
     ]
+
+
+def test_nobody_is_moved_into_a_published_outage(session: Session, quota: Quota, operator: Actor) -> None:
+    nodes = nodes_of(quota)
+    booking = factories.booking(session, quota, on=nodes, starts_at=NOW + 3 * DAY, hours=12)
+    everything = tuple(node.id for node in nodes)
+    around = (
+        OutagePlan(OutageKind.MAINTENANCE, NOW + 3 * DAY + 12 * HOUR, NOW + 5 * DAY, "New fans.", everything),
+        OutagePlan(OutageKind.MAINTENANCE, NOW + DAY, NOW + 3 * DAY, "New pumps.", everything),
+    )
+    for plan in around:
+        outage = outages.draft(session, operator, quota.cluster, plan, rules=RULES, now=NOW)
+        outages.publish(session, operator, outage, "fewest_drops", expected_version=1, rules=RULES, now=NOW)
+    (moved,) = apply(session, operator, propose(session, operator, quota, nodes[0], NOW + 3 * DAY, 12))
+    assert moved.booking_id == booking.id
+    assert booking.starts_at == NOW + 5 * DAY
