@@ -38,7 +38,7 @@ What to try first
   1. Sign in as the head of the start-up: the first page shows what is booked and used.
   2. Register as yourself, apply for GPU-hours; sign in as the operator in a private window and approve it.
   3. Book the hours and watch the reservation appear on the cluster; look at the calendar.
-  4. As the operator: a node has failed, Repairs shows two ways to mend the plan.
+  4. As the operator: a node has failed, Outages, Repairs shows how to mend the plan.
   5. Sign in as the second operator: Periods, the next month, publish what the first operator proposed.
      Without signing in, "Fairness" shows how each month was divided, with a script that recomputes it.
   Letters are in {mail}, logs in {logs}.
