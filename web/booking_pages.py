@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from web import booking_changes, booking_series, flexible, offers, waitlist
+from web import booking_changes, booking_series, flexible, offers, waitlist, window_changes
 from web.bookings import bp
 
-__all__ = ["booking_changes", "booking_series", "bp", "flexible", "offers", "waitlist"]
+__all__ = ["booking_changes", "booking_series", "bp", "flexible", "offers", "waitlist", "window_changes"]

@@ -38,6 +38,7 @@ EVENTS = {
     "booking.shortened": (N_("Made shorter"), "neutral"),
     "booking.moved": (N_("Moved to another time"), "attention"),
     "booking.replanned": (N_("Planned for another time in its window"), "waiting"),
+    "booking.window_changed": (N_("Promised for another window"), "waiting"),
     "booking.rebound": (N_("Given other nodes"), "neutral"),
     "booking.pinned": (N_("Pinned"), "neutral"),
     "booking.unpinned": (N_("Not pinned any more"), "neutral"),

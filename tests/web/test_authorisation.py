@@ -125,6 +125,8 @@ TABLE: Mapping[tuple[str, str], str] = {
     ("POST", "/bookings/{booking}/change/shorter"): "iyxnyxxn",
     ("GET", "/bookings/{booking}/change/move"): "iyxnxxxn",
     ("POST", "/bookings/{booking}/change/move"): "iyxnxxxn",
+    ("GET", "/bookings/{booking}/window"): "iyxnxxxn",
+    ("POST", "/bookings/{booking}/window"): "iyxnxxxn",
     ("GET", "/quotas/{quota}/repeat"): "iyynxxxn",
     ("POST", "/quotas/{quota}/repeat"): "iyynxxxn",
     ("GET", "/series/{series}"): "iyynyyyn",

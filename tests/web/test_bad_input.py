@@ -159,6 +159,12 @@ FORMS: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("owner", "/bookings/{held}/accept"): {"version": "1"},
     ("owner", "/bookings/{booking}/change/longer"): {"ends_at": "2027-01-10T10:00", "version": "1"},
     ("owner", "/bookings/{booking}/change/shorter"): {"ends_at": "2027-01-10T10:00", "version": "1"},
+    ("owner", "/bookings/{booking}/window"): {
+        "earliest_at": "2027-01-10T10:00",
+        "latest_at": "2027-01-12T10:00",
+        "hours": "10",
+        "version": "1",
+    },
     ("owner", "/bookings/{booking}/change/move"): {"starts_at": "2027-01-10T10:00", "version": "1"},
     ("owner", "/quotas/{quota}/repeat"): {
         "nodes": "1",

@@ -165,12 +165,14 @@ def test_a_window_is_changed_until_its_time_is_fixed(scene: Scene) -> None:
     sent = {name: asked[name] for name in ("earliest_at", "latest_at")} | {"hours": "20"}
     found = scene.browser.get(path, query_string=sent)
     assert "By today’s plan it starts on" in text_of(found)
+    older = scene.browser.get(path, query_string=sent)
     assert scene.browser.post(path, data=hidden_fields(found)).status_code == 303
     with scene.site.data() as data:
         booking = data.query(Booking).one()
         assert booking.ends_at - booking.starts_at == timedelta(hours=20)
-    # the page that was quoted first is stale now
-    assert scene.browser.post(path, data=hidden_fields(found) | {"submission": "again"}).status_code == 409
+    stale = scene.browser.post(path, data=hidden_fields(older))
+    assert stale.status_code == 409
+    assert "changed since you opened the page" in text_of(stale)
     wrong = scene.browser.get(path, query_string=sent | {"hours": "9999"})
     assert wrong.status_code == 422
     assert 'value="9999"' in wrong.text
