@@ -1,7 +1,7 @@
 """What clusters can give: their nodes as last seen, and what is free of them when (R-7, R-8, R-9)."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from sqlalchemy import func, insert, or_, select, true, update
@@ -28,6 +28,7 @@ class NodeSeen:
     gpus: int
     state: NodeState
     reason: str = ""
+    switch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def _correct(node: Node, seen: NodeSeen | None, state: NodeState) -> None:
     node.state = state
     if seen is not None:
         node.partition, node.gpu_type, node.gpus = seen.partition, seen.gpu_type, seen.gpus
+        node.switch = seen.switch[:64] if seen.switch else None
         node.reason = seen.reason[:200] or None
 
 
@@ -142,6 +144,7 @@ def _new_node(cluster: Cluster, node: NodeSeen, now: datetime) -> dict[str, obje
         "gpus": node.gpus,
         "state": node.state,
         "reason": node.reason[:200] or None,
+        "switch": node.switch[:64] if node.switch else None,
         "seen_at": now,
     }
 
@@ -210,13 +213,13 @@ def bookable(session: Session, cluster: Cluster, gpu_type: str) -> list[NodeHeld
     """
     there = (NodeState.UP, NodeState.EXPECTED)
     nodes = session.execute(
-        select(Node.id, Node.name, Node.gpus, Node.joins_at, Node.leaves_at)
+        select(Node.id, Node.name, Node.gpus, Node.switch, Node.joins_at, Node.leaves_at)
         .where(Node.cluster_id == cluster.id, Node.gpu_type == gpu_type, Node.state.in_(there))
         .order_by(Node.name)
     )
     return [
-        NodeHeld(id, name, gpus, tuple(_absences(gpus, joins_at, leaves_at)))
-        for id, name, gpus, joins_at, leaves_at in nodes
+        NodeHeld(id, name, gpus, tuple(_absences(gpus, joins_at, leaves_at)), switch)
+        for id, name, gpus, switch, joins_at, leaves_at in nodes
     ]
 
 
@@ -263,7 +266,7 @@ def held(
     for node_id, gpu_from, gpu_to, starts_at, ends_at in slots:
         if node_id in taken:  # neither a node that is down, nor one that came up between the two queries
             taken[node_id].append(Held(gpu_from, gpu_to, starts_at, ends_at))
-    return [NodeHeld(node.id, node.name, node.gpus, tuple(taken[node.id])) for node in nodes]
+    return [replace(node, held=tuple(taken[node.id])) for node in nodes]
 
 
 def free(session: Session, cluster: Cluster, gpu_type: str, start: datetime, end: datetime) -> list[NodeFree]:

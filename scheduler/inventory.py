@@ -90,4 +90,5 @@ def _seen(node: base.Node) -> capacity.NodeSeen:
         node.gpus,
         NodeState(node.state.value),
         node.reason,
+        node.switch,
     )

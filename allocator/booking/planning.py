@@ -214,7 +214,13 @@ class Slots:
 def demand_of(
     picture: Picture, slots: Slots, fixed: Iterable[Claim], wanted: Iterable[Claim]
 ) -> tuple[Demand, list[Claim]] | None:
-    """The planner's columns, and whose they are; None where its nodes of eight GPUs cannot show ours."""
+    """The planner's columns, and whose they are; None where its nodes of eight GPUs cannot show ours.
+
+    A booking's value is its GPU-hours. The policy has no weight of a pool or of merit for bookings: who gets
+    how much was settled when the period was divided, and planning does not judge a second time. So what is
+    promised outweighs all that may still be, and among those who wait GPU-hours count, which the waitlist's
+    order by congestion (``waitlist.in_order``) then sorts where they cannot all be had.
+    """
     import numpy as np
 
     from allocator.planner import Demand
@@ -246,8 +252,16 @@ def demand_of(
         latest=latest_at,
         weight=columns[5],
         capacity=_room(picture, slots, fixed, scale),
+        groups=leaves(picture.nodes),
     )
     return demand, kept
+
+
+def leaves(nodes: Sequence[NodeHeld]) -> tuple[int, ...] | None:
+    """The leaf switch of each node by number, as the planner wants it; None where the cluster tells none."""
+    names = [node.switch for node in nodes]
+    number = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    return tuple(number[name] for name in names) if all(names) and len(number) > 1 else None
 
 
 def _room(picture: Picture, slots: Slots, fixed: Iterable[Claim], scale: int) -> NDArray[np.int8]:

@@ -5,6 +5,7 @@ another ends.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -50,6 +51,7 @@ class NodeHeld:
     name: str
     gpus: int
     held: tuple[Held, ...] = ()
+    switch: str | None = None  # the leaf switch above it, where the cluster tells
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class NodeFree:
     name: str
     gpus: int
     free: tuple[tuple[int, int], ...]
+    switch: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,14 +107,15 @@ def free_during(node: NodeHeld, start: datetime, end: datetime) -> NodeFree:
         position = max(position, high)
     if position < node.gpus:
         free.append((position, node.gpus))
-    return NodeFree(node.id, node.name, node.gpus, tuple(free))
+    return NodeFree(node.id, node.name, node.gpus, tuple(free), node.switch)
 
 
 def pick(nodes: Iterable[NodeFree], shape: Shape, whole: bool = False) -> list[Place] | None:
     """The nodes to take, or None when they do not suffice.
 
     A part goes to the fullest node where it still fits, into its tightest gap: whole nodes stay whole for
-    those who need them. Equal choices fall to the lowest name: the same state always gives the same answer.
+    those who need them. Several nodes come from under one leaf switch where they can, from the one with the
+    least to spare. Equal choices fall to the lowest name: the same state always gives the same answer.
     """
     fits = [
         (sum(high - low for low, high in node.free), gap[1] - gap[0], natural(node.name), gap[0], node)
@@ -122,9 +126,32 @@ def pick(nodes: Iterable[NodeFree], shape: Shape, whole: bool = False) -> list[P
     ]
     if len(fits) < shape.nodes:
         return None
-    # with several nodes all of them are whole and free, so only the name decides
-    chosen = sorted(fits, key=lambda fit: fit[:4])[: shape.nodes]
+    # with several nodes all of them are whole and free, so only switch and name decide
+    fits = _near_each_other(sorted(fits, key=lambda fit: fit[:4]), shape.nodes)
+    chosen = fits[: shape.nodes]
     return [Place(node.id, node.name, low, low + shape.gpus) for _, _, _, low, node in chosen]
+
+
+_Fit = tuple[int, int, tuple[tuple[int, str], ...], int, NodeFree]
+
+
+def _near_each_other(fits: list[_Fit], wanted: int) -> list[_Fit]:
+    """The same in another order: the leaf that suffices with the least to spare first, else the largest."""
+    if wanted == 1 or not all(fit[-1].switch for fit in fits):
+        return fits
+    size = Counter(fit[-1].switch for fit in fits)
+    first = {fit[-1].switch: place for place, fit in reversed(list(enumerate(fits)))}
+    left = wanted
+    ranks: dict[str | None, int] = {}
+    while size:
+        # as a leaf is used up, a smaller one may do for the rest
+        leaf = min(
+            size,
+            key=lambda one: (size[one] < left, size[one] if size[one] >= left else -size[one], first[one]),
+        )
+        ranks[leaf] = len(ranks)
+        left = max(left - size.pop(leaf), 0)
+    return sorted(fits, key=lambda fit: ranks[fit[-1].switch])
 
 
 def free_starts(

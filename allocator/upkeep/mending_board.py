@@ -220,4 +220,4 @@ class Board:
                 held = [one for one in held if one.ends_at > since and one.starts_at < until]
                 if held and (self._whole or all_along.gpus == node.gpus):
                     continue
-            yield NodeHeld(node.id, node.name, node.gpus, tuple(held))
+            yield NodeHeld(node.id, node.name, node.gpus, tuple(held), node.switch)

@@ -29,6 +29,8 @@ class Node:
     gpus: int
     state: NodeState
     reason: str = ""
+    # the leaf switch above it, where the cluster tells
+    switch: str | None = None
 
 
 @dataclass(frozen=True)

@@ -51,9 +51,10 @@ class PyslurmCluster(SlurmCliCluster):
             raise Garbled.said(self.slug, f"pyslurm: {error}") from error
 
     def nodes(self) -> list[Node]:
-        return self._ask(
+        nodes = self._ask(
             lambda: [node for one in self._library.Nodes.load().values() if (node := _node(one))]
         )
+        return self._under_switches(nodes)
 
     def partitions(self) -> list[Partition]:
         loaded = self._ask(lambda: self._library.Partitions.load().values())

@@ -63,8 +63,10 @@ class SimulatedCluster(SimulatedSite):
         with self._controller() as db:
             return [
                 Node(row["name"], (row["partition"],), row["gpu_type"], row["gpus"], NodeState(row["state"]),
-                     row["reason"])
-                for row in db.execute("SELECT * FROM node ORDER BY name")
+                     row["reason"], row["switch"])
+                for row in db.execute(
+                    "SELECT node.*, switch FROM node LEFT JOIN node_switch ON node = name ORDER BY name"
+                )
             ]  # fmt: skip
 
     def partitions(self) -> list[Partition]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -81,6 +81,15 @@ class SimulatedSite:
                 )
                 for run in db.execute(hit, (name,)).fetchall():
                     engine.stop_run(db, run, "NODE_FAIL", self._store.now(db), again=True)
+
+    def set_switches(self, leaves: Mapping[str, Sequence[str]]) -> None:
+        """The cluster's topology: the nodes under each leaf switch; none at all until this is called."""
+        with self._store.transaction() as db:
+            db.execute("DELETE FROM node_switch")
+            db.executemany(
+                "INSERT INTO node_switch VALUES (?, ?)",
+                [(node, leaf) for leaf, nodes in leaves.items() for node in nodes],
+            )
 
     def set_unknown_logins(self, logins: Sequence[str]) -> None:
         """Logins that the cluster's accounting does not know: save_accounts refuses them."""

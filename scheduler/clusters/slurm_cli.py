@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from scheduler.clusters.base import (
     Missing,
     Node,
     Partition,
+    Refused,
     Reservation,
     Unreachable,
     UsageReading,
@@ -100,7 +102,16 @@ class SlurmCliCluster:
             raise Unreachable.said(self.slug, ping)
 
     def nodes(self) -> list[Node]:
-        return self._parsed(text.nodes, "scontrol", "-o", "show", "nodes")
+        return self._under_switches(self._parsed(text.nodes, "scontrol", "-o", "show", "nodes"))
+
+    def _under_switches(self, nodes: list[Node]) -> list[Node]:
+        """With their leaf switches, where the cluster has a topology and tells it."""
+        try:
+            leaves = self._parsed(text.leaves, "scontrol", "show", "topology")
+        except (Refused, Missing):
+            # Some releases call it an error that there is none.
+            return nodes
+        return [replace(node, switch=leaves.get(node.name)) for node in nodes]
 
     def partitions(self) -> list[Partition]:
         return self._parsed(text.partitions, "scontrol", "-o", "show", "partition")

@@ -166,6 +166,20 @@ def nodes(output: str) -> list[Node]:
     return sorted(found, key=lambda node: node.name)
 
 
+def leaves(output: str) -> dict[str, str]:
+    """``scontrol show topology``: the leaf switch (or the block) of each node that is under one.
+
+    What is no line of such a switch is passed over: where there is no topology, releases say so differently.
+    """
+    found: dict[str, str] = {}
+    for line in output.splitlines():
+        record = fields(line) if "Name=" in line else {}
+        leaf = record.get("SwitchName") if record.get("Level") == "0" else record.get("BlockName")
+        if leaf:
+            found |= dict.fromkeys(expand_hosts(record.get("Nodes", "")), leaf)
+    return found
+
+
 def partitions(output: str) -> list[Partition]:
     """``scontrol -o show partition``, by name."""
     found = []

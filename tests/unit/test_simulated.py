@@ -52,6 +52,13 @@ def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
 
 
+def test_the_topology_is_told_once_there_is_one(site: Site) -> None:
+    assert {node.switch for node in site.cluster.nodes()} == {None}
+    site.cluster.set_switches({"leaf1": ["gpu0001", "gpu0002"]})
+    switches = {node.name: node.switch for node in site.cluster.nodes()}
+    assert (switches["gpu0002"], switches["gpu0003"]) == ("leaf1", None)
+
+
 def test_a_crash_loses_what_was_just_acknowledged(site: Site) -> None:
     site.book("kezek-1")
     site.time += timedelta(seconds=10)

@@ -331,3 +331,16 @@ def test_errors(said: str, kind: type[ClusterError]) -> None:
 )
 def test_errors_by_number(number: int, kind: type[ClusterError]) -> None:
     assert type(error_for("alem", "", number)) is kind
+
+
+def test_the_leaf_switch_of_each_node_is_read() -> None:
+    """A switch of switches is no leaf; blocks are; and no topology is none, however that is said."""
+    tree = (
+        "SwitchName=s0 Level=0 LinkSpeed=1 Nodes=gpu[0001-0002]\n"
+        "SwitchName=s1 Level=0 LinkSpeed=1 Nodes=gpu0003 \n"
+        "SwitchName=top Level=1 LinkSpeed=1 Nodes=gpu[0001-0003] Switches=s[0-1]\n"
+    )
+    assert text.leaves(tree) == {"gpu0001": "s0", "gpu0002": "s0", "gpu0003": "s1"}
+    assert text.leaves("BlockName=b1 BlockIndex=0 Nodes=n[1-2] BlockSize=2\n") == {"n1": "b1", "n2": "b1"}
+    for nothing in ("", "No topology information available\n", "SwitchName=x Level=0 LinkSpeed=1 Nodes=\n"):
+        assert text.leaves(nothing) == {}

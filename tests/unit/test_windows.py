@@ -120,6 +120,25 @@ def test_whole_nodes_are_taken_by_the_number_in_their_name() -> None:
     assert [place.name for place in places] == ["gpu2", "gpu9"]
 
 
+def test_several_nodes_come_from_under_one_leaf_switch_where_they_can() -> None:
+    """Leaf a has n1, n3, n5; b has n2, n4; c has n6 to n9, of which n9 is taken: as many as a."""
+    leaf = dict(zip(range(1, 10), "ababacccc", strict=True))
+    held = {9: (Held(0, 8, at(0), at(60)),)}
+    free = [
+        free_during(NodeHeld(n, f"n{n}", 8, held.get(n, ()), leaf[n]), at(0), at(60)) for n in range(1, 10)
+    ]
+    for wanted, expected in (
+        (1, ["n1"]),
+        (2, ["n2", "n4"]),
+        (3, ["n1", "n3", "n5"]),
+        (5, ["n1", "n3", "n5", "n2", "n4"]),
+        (7, ["n1", "n3", "n5", "n6", "n7", "n8", "n2"]),
+    ):
+        places = pick(free, Shape(wanted, 8))
+        assert places is not None
+        assert [place.name for place in places] == expected
+
+
 def test_a_cluster_that_does_not_share_nodes_gives_no_part() -> None:
     free = [free_during(NodeHeld(1, "n1", 8), at(0), at(60))]
     assert pick(free, Shape(1, 4), whole=True) is None
