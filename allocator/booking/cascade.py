@@ -115,8 +115,9 @@ def _taken_away(session: Session, entry: WaitlistEntry, booking: Booking, now: d
         .order_by(Event.seq.desc())
         .limit(1)
     )
-    theirs = {entry.asked_by_id, *(member.person_id for member in entry.quota.members)}
-    return ended_by not in theirs
+    if ended_by is None:  # time did, by a clock that is ahead of ours
+        return False
+    return ended_by not in {entry.asked_by_id, *(member.person_id for member in entry.quota.members)}
 
 
 def _over(entry: WaitlistEntry, rules: BookingRules, now: datetime) -> str:

@@ -50,14 +50,14 @@ def solve(picture: Picture, *, seconds: float, seed: int = 0) -> Solution:
         planned = _planned(picture, picture.loose, seconds, seed)
         if planned is not None and _worth(planned[0]) > _worth(admitted):
             return Solution(_changes(picture, planned[1]), tuple(planned[0]))
-    return Solution((), (*admitted, *_by_count(picture, board)))
+    # one in a round, as nothing on the board says what is left after it; another one each time
+    by_count = list(_by_count(picture, board))
+    chosen = by_count[seed % len(by_count)] if by_count else None
+    return Solution((), (*admitted, chosen) if chosen else tuple(admitted))
 
 
 def _by_count(picture: Picture, board: Board) -> Iterator[Claim]:
-    """The first that would fit if others got other names of nodes: booking it sees to that (late binding).
-
-    One in a round, as nothing on the board says what is left after it.
-    """
+    """Who would fit if others got other names of nodes: whoever books it sees to that (late binding)."""
     for claim in picture.waiting:
         span = (max(claim.first, picture.loose_from), claim.last)
         if claim.id in board.claims or span[0] > span[1]:
@@ -67,7 +67,6 @@ def _by_count(picture: Picture, board: Board) -> Iterator[Claim]:
         start = nearest_after(starts, span[0], picture.grid)
         if start is not None:
             yield replace(claim, starts_at=start, ends_at=start + claim.length)
-            return
 
 
 def _worth(claims: Iterable[Claim]) -> float:
