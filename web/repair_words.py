@@ -13,6 +13,7 @@ from allocator.upkeep.mending import FEWEST_MOVES, VARIANTS, Change, ChangeKind,
 from allocator.upkeep.repairs import variants_of
 from config.i18n import N_
 from web.formats import duration
+from web.quotas import sees_everybodys
 
 MOST_LINES = 100
 
@@ -37,6 +38,11 @@ class Line:
 
     booking: Booking
     change: Change
+
+    @property
+    def named(self) -> bool:
+        """Whether the reader may know whose it is: an administrator looks after the machine alone."""
+        return sees_everybodys()
 
     @property
     def note(self) -> str:

@@ -248,7 +248,7 @@ def free_starts(
         nearest_after(starts, booking.starts_at + grid.step, grid),
     }
     old = moved.from_starts_at
-    if old != booking.starts_at and any(since <= old <= until for since, until in starts):
+    if old != booking.starts_at and grid.holds(old) and any(since <= old <= until for since, until in starts):
         found.add(old)
     return sorted(start for start in found if start is not None)
 

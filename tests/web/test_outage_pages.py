@@ -245,3 +245,38 @@ def test_lists_say_when_there_is_nothing(site: Site) -> None:
     assert "No outage is planned" in text_of(browser.get("/outages"))
     assert "No repair has been needed" in text_of(browser.get("/repairs"))
     assert "No node is announced" in text_of(browser.get("/clusters/alem/capacity"))
+
+
+def test_an_administrator_sees_how_much_moves_but_not_whose(world: World) -> None:
+    with world.site.data() as data:
+        admin = factories.person(data, roles=[Role.ADMINISTRATOR])
+    browser = world.site.browser_of(admin)
+    path = f"/outages/{world.ids['outage']}"
+    assert "Speech recognition" in text_of(world.operator.get(path))
+    assert "Arman Kairat" in text_of(world.operator.get(path))
+    page = text_of(browser.get(path))
+    assert "Bookings that move" in page
+    assert "Speech recognition" not in page
+    assert "Arman Kairat" not in page
+
+
+def test_a_free_start_is_chosen_by_one_button(world: World) -> None:
+    move = f"/moves/{world.ids['move']}"
+    page = world.owner.get(move)
+    starts = re.findall(r'name="starts_at" value="([^"]+)">\s*<button', page.text)
+    assert starts, page.text
+    done = world.owner.post(f"{move}/choose", data=hidden_fields(page) | {"starts_at": starts[-1]})
+    assert done.status_code == 303, text_of(done)
+
+
+def test_the_first_page_says_what_moved_and_what_waits(world: World) -> None:
+    assert f"/moves/{world.ids['move']}" in world.owner.get("/").text
+    assert "Repairs wait for a decision" in text_of(world.operator.get("/"))
+
+
+def test_silence_is_told_as_silence(world: World) -> None:
+    with world.site.data() as data:
+        data.get_one(BookingMove, world.ids["move"]).answer_until = utcnow() - timedelta(hours=1)
+    page = text_of(world.owner.get(f"/moves/{world.ids['move']}"))
+    assert "There was no answer in time, so the new time stays." in page
+    assert "You can answer until" not in page
