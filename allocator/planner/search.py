@@ -14,13 +14,13 @@ from .kernels import placing
 from .kernels.improving import Knobs, improve
 from .plan import Moment, Plan
 
-# Heat as a part of a booking's mean value. Where there are many turns for each booking the search can afford
-# to wander: measured, .3 is best from some 150 turns a booking on, and nearly none below 40.
-COOLEST, HOTTEST, COOLING = 0.005, 0.3, 20
-TURNS_A_SECOND = 30_000  # only to guess how many turns there will be
+# Heat as a part of a booking's mean value, at the start and at the end. The more turns there are for each
+# booking, the hotter the search can afford to begin: measured, .03 with one turn each and .5 with forty.
+WARM, HOTTEST, COLDEST, RISE = 0.03, 0.5, 0.001, 0.7
+FIRST = 100  # turns of the first batch, which shows how fast turns are here
 BATCH = 2000
 WIDTH = 24  # slots a bucket
-KNOBS = Knobs(3, 3, 2)
+KNOBS = Knobs(3, 8, 2)
 
 
 class Search:
@@ -42,25 +42,31 @@ class Search:
         mean = self.books.value.mean() if len(self.demand) else 0.0
         while len(self.demand):
             past = time.perf_counter() - self.began
-            done = (
-                past / seconds if iterations is None else (self.iterations / iterations if iterations else 1)
-            )
+            done = self._done(past, seconds, iterations)
             if done >= 1:
                 break
-            turns = BATCH if iterations is None else min(BATCH, iterations - self.iterations)
-            expected = iterations or self._expected(past, seconds)
-            self._batch(mean * self._heat(expected) * COOLING**-done, turns)
+            turns = BATCH if self.iterations else FIRST
+            if iterations is not None:
+                turns = min(turns, iterations - self.iterations)
+            hot = self._heat(iterations or self._expected(past, seconds))
+            self._batch(mean * hot * (COLDEST / hot) ** done, turns)
         return self._finish()
+
+    def _done(self, past: float, seconds: float, iterations: int | None) -> float:
+        """The part of the search that lies behind."""
+        if iterations is not None:
+            return self.iterations / iterations if iterations else 1.0
+        return (past - self.ready) / (seconds - self.ready) if past < seconds else 1.0
 
     def _expected(self, past: float, seconds: float) -> float:
         """How many turns there will be, going by those so far; a busy machine makes fewer."""
-        if self.iterations < 10 * BATCH:
-            return seconds * TURNS_A_SECOND
+        if not self.iterations:
+            return len(self.demand)
         return self.iterations * (seconds - self.ready) / (past - self.ready)
 
     def _heat(self, expected: float) -> float:
-        each = expected / len(self.demand)
-        return min(HOTTEST, max(COOLEST, COOLEST * (each / 40) ** 3))
+        """The heat to begin with."""
+        return min(HOTTEST, WARM * max(1.0, expected / len(self.demand)) ** RISE)
 
     def _start(self) -> None:
         for j, pin in self.demand.pinned.items():

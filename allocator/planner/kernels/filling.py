@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from .compiling import compiled
 from .state import WHOLE, Board, Books, Floats, Ints, chance, put, roll, take
 
-BY_VALUE, BY_DENSITY, BY_FIT, BY_CHANCE, RULES = 0, 1, 2, 3, 4
-
 
 class Near(NamedTuple):
     """Bookings whose window meets a bucket of slots: members[first[b]:first[b + 1]].
@@ -132,9 +130,12 @@ def reach(board: Board, row: int, slot: int, asked: int, left: Ints, right: Ints
 
 @compiled
 def fill_once(
-    books: Books, board: Board, near: Near, guide: Guide, memory: Memory, slot: int, row: int, rule: int
+    books: Books, board: Board, near: Near, guide: Guide, memory: Memory, slot: int, row: int
 ) -> int:
-    """Put one of those who wait onto a slot (row < 0: whole nodes); the booking, or -1 where nothing fits."""
+    """Put one of those who wait onto a slot (row < 0: whole nodes); the booking, or -1 where nothing fits.
+
+    The one that gains most over its price goes in; the dice decide between those that gain much the same.
+    """
     spare = board.room[slot] if row < 0 else np.int32(board.free[row, slot])
     bucket = slot // near.width
     first, waits = near.first[bucket], near.waits[bucket]
@@ -156,19 +157,7 @@ def fill_once(
         high = min(card[4], memory.right[asked] - d, slot)
         if low > high:
             continue
-        if rule == BY_VALUE:
-            mine = books.value[j] * (0.5 + chance(board.dice))
-        elif rule == BY_DENSITY:
-            mine = guide.gain[j] + 0.1 * books.value[j] * chance(board.dice)
-        elif rule == BY_FIT:
-            mine = (
-                asked
-                * d
-                / float(spare * (memory.right[asked] - memory.left[asked]))
-                * (0.7 + chance(board.dice))
-            )
-        else:
-            mine = chance(board.dice)
+        mine = guide.gain[j] + 0.1 * books.value[j] * chance(board.dice)
         if mine > most:
             best, best_low, best_high, most = j, low, high, mine
     if best >= 0:
@@ -186,7 +175,6 @@ def fill(
     begin: int,
     end: int,
     row: int,
-    rule: int,
 ) -> None:
     """Fill what is free between two slots, in whole nodes or in a row.
 
@@ -198,7 +186,7 @@ def fill(
         if row >= 0 and spare == WHOLE and board.room[slot] <= 0:
             spare = 0
         if spare > before:
-            while spare > 0 and fill_once(books, board, near, guide, memory, slot, row, rule) >= 0:
+            while spare > 0 and fill_once(books, board, near, guide, memory, slot, row) >= 0:
                 spare = int(board.room[slot] if row < 0 else board.free[row, slot])
         before = spare
 

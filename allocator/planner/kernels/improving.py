@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .compiling import compiled
-from .filling import RULES, Guide, Memory, Near, bring, fill, send, undo
+from .filling import Guide, Memory, Near, bring, fill, send, undo
 from .placing import part_place, whole_start
 from .state import WHOLE, Board, Books, Ints, chance, roll
 
@@ -249,13 +249,12 @@ def turn_once(
             begin = min(begin, memory.start[i])
             end = max(end, memory.start[i] + books.duration[memory.who[i]])
     begin, end = max(0, begin - 1), min(len(board.room), end + 1)
-    rule = roll(board.dice, RULES)
     if row >= 0:
-        fill(books, board, near, guide, memory, begin, end, row, rule)
+        fill(books, board, near, guide, memory, begin, end, row)
     elif not forced:
         # At the slot itself first: there the hole is deepest.
-        fill(books, board, near, guide, memory, slot, slot + 1, -1, rule)
-    fill(books, board, near, guide, memory, begin, end, -1, rule)
+        fill(books, board, near, guide, memory, slot, slot + 1, -1)
+    fill(books, board, near, guide, memory, begin, end, -1)
     put_back(books, board, near, guide, memory, out)
     change = gained(books, board, memory)
     if change < 0 and chance(board.dice) >= np.exp(change / heat):
