@@ -52,6 +52,17 @@ def tomorrow(here: Site) -> int:
     return here.book(1, starts_at=utcnow() + timedelta(days=1))
 
 
+def test_a_node_of_the_simulated_cluster_fails_and_comes_back(here: Site) -> None:
+    def nodes() -> dict[str, tuple[str, str]]:
+        return {node.name: (node.state.value, node.reason) for node in here.cluster.nodes()}
+
+    assert run("slurm", "node", "gpu0002", "down", "--reason", "XID 79").output == "gpu0002 is down\n"
+    assert nodes()["gpu0002"] == ("down", "XID 79")
+    assert run("slurm", "node", "gpu0002", "up").exit_code == 0
+    assert nodes()["gpu0002"] == ("up", "")
+    assert "no node gpu0099" in run("slurm", "node", "gpu0099", "down").output
+
+
 def test_plan_shows_a_diff_and_changes_nothing(here: Site) -> None:
     booking = tomorrow(here)
     over = here.book(4, state=BookingState.CANCELLED)

@@ -25,6 +25,10 @@ def main(command: str) -> None:
     trouble = os.environ.get("STAND_IN", "")
     if trouble == f"{command} fails":
         sys.exit(f"{command}: the disk is full")
+    if command == "demo load" and trouble.startswith("slurm node"):
+        print(
+            "loaded\nA simulated cluster learns the story by: kezek slurm node gpu0001 down --reason 'XID 79'"
+        )
     if command == "demo people":
         print("operator@example.kz  a-password")
     if command == "scheduler":

@@ -73,6 +73,13 @@ def test_a_command_that_fails_is_one_line(supervise: Callable[[str], Supervisor]
     assert "\n" not in str(caught.value)
 
 
+def test_the_simulated_cluster_is_told_the_story(supervise: Callable[[str], Supervisor]) -> None:
+    told = "slurm node gpu0001 down --reason XID 79"
+    with pytest.raises(StartFailed) as caught:
+        run(supervise(f"{told} fails"))
+    assert f"`kezek {told}` failed" in str(caught.value)
+
+
 def test_a_part_that_dies_is_named(supervise: Callable[[str], Supervisor]) -> None:
     one = supervise("scheduler dies")
     with pytest.raises(ChildDied) as caught:
