@@ -68,7 +68,7 @@ def _process(url: str, quota_ids: Sequence[int], ask: Ask, hold: bool) -> list[s
     database = Database(url)
     _gate[0].wait(90)  # a busy machine starts them seconds apart
     # SQLite lets one write at a time: more at once only wait longer than it allows
-    with ThreadPoolExecutor(5 if url.startswith("sqlite") else 12) as pool:
+    with ThreadPoolExecutor(3 if url.startswith("sqlite") else 12) as pool:
         answers = list(pool.map(lambda quota_id: _try(database, quota_id, ask, hold), quota_ids))
     database.dispose()
     return answers
