@@ -14,8 +14,8 @@ from .kernels import placing
 from .kernels.improving import Knobs, improve
 from .plan import Moment, Plan
 
-# Heat as a part of a booking's mean value, at the start and at the end. The more turns there are for each
-# booking, the hotter the search can afford to begin: measured, .03 with one turn each and .5 with forty.
+# Heat as a part of what a booking brings on average, at the start and at the end. The more turns there are
+# for each booking, the hotter the search can afford to begin: measured, .03 with one turn, .4 with forty.
 WARM, HOTTEST, COLDEST, RISE = 0.03, 0.5, 0.001, 0.7
 FIRST = 100  # turns of the first batch, which shows how fast turns are here
 BATCH = 2000
@@ -39,7 +39,8 @@ class Search:
 
     def run(self, *, seconds: float, iterations: int | None) -> Plan:
         self._start()
-        mean = self.books.value.mean() if len(self.demand) else 0.0
+        # What a booking brings to a plan on average; where far too much is asked, far less than its value.
+        mean = self.bound.value / max(1, len(self.demand))
         while len(self.demand):
             past = time.perf_counter() - self.began
             done = self._done(past, seconds, iterations)

@@ -106,6 +106,28 @@ def test_more_time_is_never_worse_and_history_rises() -> None:
     assert long.value > 0.9 * long.bound
 
 
+def test_a_search_begins_the_hotter_the_more_turns_there_are_and_ends_cold() -> None:
+    from allocator.planner.search import COLDEST, HOTTEST, WARM, Search
+
+    search = Search(demand_of(100, nodes=12, seed=7), 0)
+    hot = [search._heat(turns) for turns in (0, 100, 1000, 4000, 10**9)]
+    assert hot == sorted(hot)
+    assert (hot[0], hot[-1]) == (WARM, HOTTEST)
+    assert hot[0] > COLDEST
+    search.ready = 2.0
+    assert [search._done(past, 10.0, None) for past in (2.0, 6.0, 10.0, 11.0)] == [0, 0.5, 1, 1]
+    assert search._done(1.0, 0.5, None) == 1, "no time was left after the first plan"
+    assert search._done(99.0, 1.0, 100) == 0, "with iterations, time is no limit"
+
+
+def test_few_turns_already_come_near_the_bound_with_whole_nodes() -> None:
+    """Ten turns a booking gain on what the prices alone place, even where six times too much is asked."""
+    for count, gain in ((100, 1.01), (400, 1.005)):
+        demand = demand_of(count, nodes=16, slots=400, whole=True, seed=8)
+        first, made = planned(demand, 0), planned(demand, 10 * count)
+        assert made.value > gain * first.value
+
+
 def test_nearly_all_of_what_fits_beside_each_other_is_placed() -> None:
     """Load far below capacity: nothing is left out."""
     made = planned(demand_of(20, nodes=40, seed=1))
