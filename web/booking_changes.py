@@ -14,11 +14,10 @@ from wtforms.fields import DateTimeLocalField
 from allocator import ledger
 from allocator.authorization import Action, require
 from allocator.booking import booking_queries, changes, placing
-from allocator.booking.booking_checks import grid_of
+from allocator.booking.booking_checks import grid_of, off_boundary
 from allocator.errors import Fault, Invalid, NoCapacity, Stale
 from allocator.models import Booking
 from config.clock import utcnow
-from config.i18n import N_
 from web import offer_words, once
 from web.booking_forms import LOCAL, AnswerForm, sane_year
 from web.bookings import BOOKING, bp
@@ -145,7 +144,7 @@ def _quote(booking: Booking, asked: Change, at: datetime, room: Room, now: datet
     if not fits:
         raise Invalid({"ends_at": [Fault(room.why)]})
     if not grid_of(policy().bookings).holds(at):
-        raise Invalid({"ends_at": [Fault(N_("Bookings begin and end on the hour."))]})
+        raise Invalid({"ends_at": [off_boundary(policy().bookings)]})
     seconds = int((at - booking.ends_at).total_seconds()) * booking.nodes * booking.gpus_per_node
     return Quoted(booking.starts_at, at, seconds)
 

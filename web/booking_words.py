@@ -30,7 +30,7 @@ class Situation:
 
 
 EVENTS = {
-    "booking.held": (N_("Held for a yes"), "waiting"),
+    "booking.held": (N_("Held until you answer"), "waiting"),
     "booking.planned": (N_("Planned inside of its window"), "waiting"),
     "booking.lapsed": (N_("Not booked: the time to say yes was over, or it was let go"), "ended"),
     "booking.confirmed": (N_("Booked"), "good"),
@@ -48,7 +48,7 @@ EVENTS = {
     "booking.cancelled": (N_("Booking given back"), "ended"),
     "reservation.reserved": (N_("Reserved on the cluster"), "good"),
     "reservation.pending": (N_("To be reserved on the cluster again"), "waiting"),
-    "reservation.healed": (N_("The cluster had lost it; it is reserved again"), "good"),
+    "reservation.healed": (N_("The reservation on the cluster was put right"), "good"),
     "reservation.blocked": (N_("The cluster refused"), "attention"),
     "reservation.released": (N_("Released on the cluster"), "ended"),
     "quota.granted": (N_("The quota was granted"), "good"),

@@ -36,7 +36,7 @@ class WindowForm(Form):
     """So many GPUs for so long, at any time between two moments."""
 
     earliest_at = DateTimeLocalField(lazy_gettext("Not before"), [filled(), sane_year], format=LOCAL)
-    latest_at = DateTimeLocalField(lazy_gettext("Done by"), [filled(), sane_year], format=LOCAL)
+    latest_at = DateTimeLocalField(lazy_gettext("Finish by"), [filled(), sane_year], format=LOCAL)
     hours = AmountField(lazy_gettext("Length in hours"), [filled(), NumberRange(0, MOST)])
     nodes = IntegerField(lazy_gettext("Nodes"), [filled(), NumberRange(0, MOST)])
     gpus_per_node = IntegerField(lazy_gettext("GPUs per node"), [filled(), NumberRange(0, MOST)])

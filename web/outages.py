@@ -246,5 +246,5 @@ def call_off(outage_id: int) -> ResponseReturnValue:
         return render_template("outages/call_off.html", outage=outage, form=form, now=now), 422
     flash(gettext("The outage no longer holds its nodes."), "success")
     if again:
-        flash(gettext("Letters to whom it moved, that the old time is free: %(count)s.", count=again), "info")
+        flash(gettext("Letters saying that the old time is free: %(count)s.", count=again), "info")
     return redirect(url_for("outages.show", outage_id=outage.id), 303)

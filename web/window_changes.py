@@ -31,7 +31,7 @@ class WindowChangeForm(AnswerForm):
     """So long, at any time between two moments; the shape stays."""
 
     earliest_at = DateTimeLocalField(lazy_gettext("Not before"), [filled(), sane_year], format=LOCAL)
-    latest_at = DateTimeLocalField(lazy_gettext("Done by"), [filled(), sane_year], format=LOCAL)
+    latest_at = DateTimeLocalField(lazy_gettext("Finish by"), [filled(), sane_year], format=LOCAL)
     hours = AmountField(lazy_gettext("Length in hours"), [filled(), NumberRange(0, MOST)])
 
     def wish(self, booking: Booking) -> Wish:

@@ -132,15 +132,19 @@ def _on_boundary(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
     grid = grid_of(around.rules)
     if grid.holds(ask.starts_at) and grid.holds(ask.ends_at):
         return None
-    field = "hours" if grid.holds(ask.starts_at) else "starts_at"
-    minutes = _minutes(around.rules.boundary)
+    return "hours" if grid.holds(ask.starts_at) else "starts_at", off_boundary(around.rules)
+
+
+def off_boundary(rules: BookingRules) -> Fault:
+    """What to say of a booking that begins or ends between two boundaries of the policy."""
+    minutes = _minutes(rules.boundary)
     if minutes == 1:
-        return field, Fault(N_("A booking begins and ends on a whole minute."))
+        return Fault(N_("A booking begins and ends on a whole minute."))
     if minutes == 60:
-        return field, Fault(N_("A booking begins and ends on the hour."))
-    return field, Fault(
+        return Fault(N_("A booking begins and ends on the hour."))
+    return Fault(
         N_("A booking begins and ends every %(minutes)s minutes, counted from %(from)s."),
-        {"minutes": minutes, "from": around.rules.day_starts_at.strftime("%H:%M")},
+        {"minutes": minutes, "from": rules.day_starts_at.strftime("%H:%M")},
     )
 
 

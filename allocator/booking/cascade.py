@@ -29,7 +29,7 @@ from config.i18n import N_
 
 MOST_PASSED = 3  # offers without an answer before an entry leaves the list
 RETRY = timedelta(hours=1)  # whose quota does not carry it is asked again after that
-TOO_LATE = N_("Your window is over, and nothing got free in it.")
+TOO_LATE = N_("Your window is over, and nothing became free in it.")
 NO_ANSWER = N_("Several offers passed without an answer.")
 QUOTA_OVER = N_("The quota is closed: nothing can be booked on it any more.")
 

@@ -107,7 +107,7 @@ def _free_until(
     slots = session.scalars(select(NodeSlot).where(NodeSlot.booking_id == booking.id))
     for slot in slots:
         if slot.node_id not in held:
-            yield Limit(booking.ends_at, Fault(N_("A node of it is out of service.")), taken=True)
+            yield Limit(booking.ends_at, Fault(N_("One of its nodes is out of service.")), taken=True)
         for other in held.get(slot.node_id, ()):
             if other.gpu_from < slot.gpu_to and slot.gpu_from < other.gpu_to:
                 yield Limit(

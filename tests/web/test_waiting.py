@@ -150,7 +150,7 @@ def test_an_offer_is_let_pass_and_one_waits_on(scene: Scene) -> None:
     done = scene.browser.post(f"{path}/decline", data=hidden_fields(scene.browser.get(path)))
     told = text_of(scene.browser.get(done.location))
     assert "You wait on" in told
-    assert "Offers let pass 1" in told
+    assert "Offers declined or missed 1" in told
 
 
 def test_a_window_is_changed_until_its_time_is_fixed(scene: Scene) -> None:
