@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,15 +18,24 @@ Names = list[list[int]]
 
 
 def bind(
-    demand: Demand, books: Books, board: Board, ground: Ground, old: Names | None = None
+    demand: Demand,
+    books: Books,
+    board: Board,
+    ground: Ground,
+    old: Names | None = None,
+    held: Collection[int] = (),
 ) -> tuple[Names, list[int]]:
     """Nodes of every booking, and the placed bookings that found none.
 
     With the same capacity on all nodes everything is bound (an interval graph is perfect). Around maintenance
     and bookings pinned in the middle the sweep may fail for a few; those are tried again elsewhere.
-    old: nodes that bookings had, kept where they can be.
+    old: nodes that bookings had, kept where they can be; held: those that keep them in any case.
     """
-    named = [j for j, pin in demand.pinned.items() if pin.nodes]
+    fixed = {j: pin.nodes for j, pin in demand.pinned.items() if pin.nodes}
+    if old and held:
+        fixed |= {j: tuple(old[j]) for j in held}
+        ground = _under(demand, books, board, ground, fixed, held)
+    named = list(fixed)
     # Those pinned by name are part of the ground already.
     placed = np.setdiff1d(np.flatnonzero(board.start >= 0), named)
     whole = placed[books.gpus[placed] == GPUS_PER_NODE]
@@ -61,10 +72,28 @@ def bind(
     for j in parts:
         if of_segment[segment[j]] >= 0:
             assigned[j] = [int(of_segment[segment[j]])]
-    for j, pin in demand.pinned.items():
-        if pin.nodes:
-            assigned[j] = list(pin.nodes)
+    for j, nodes in fixed.items():
+        assigned[j] = list(nodes)
     return assigned, [int(j) for j in placed if not assigned[j]]
+
+
+def _under(
+    demand: Demand,
+    books: Books,
+    board: Board,
+    ground: Ground,
+    fixed: Mapping[int, Sequence[int]],
+    held: Collection[int],
+) -> Ground:
+    """The ground with those who keep their nodes upon it; rows that they share are tied to their node."""
+    base, tied = ground.base.copy(), ground.tied.copy()
+    for j in held:
+        begin = int(board.start[j])
+        base[list(fixed[j]), begin : begin + int(books.duration[j])] -= np.int8(books.gpus[j])
+        row = int(board.row[j])
+        if row >= 0 and tied[row] < 0 and fixed[j][0] not in tied:
+            tied[row] = fixed[j][0]
+    return Ground(base, tied)
 
 
 def _colour(

@@ -26,19 +26,28 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Change:
-    """What has happened. capacity: nodes × slots as it is from now on. now: slot; what began before stays."""
+    """What has happened. capacity: nodes × slots as it is from now on. now: slot; what began before stays.
+
+    told: bookings whose nodes' names are known to the cluster and to people: they keep them unless they lose
+    one of them or make way in time.
+    """
 
     now: int
     capacity: NDArray[np.int8] | None = None
     cancelled: tuple[int, ...] = ()
+    told: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
+    """saves: whose sake it is for where the booking itself lost nothing: back at its old start, the one saved
+    would find no place in its window."""
+
     booking: int
     before: int
     after: int
     why: Why
+    saves: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +70,19 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """first: the answer at once. The other two trade moves against drops; an operator chooses."""
+    """first: the answer at once. The other two trade moves against drops; an operator chooses.
+
+    fewest_moves touches only bookings that lost nodes, and drops one rather than move many; fewest_drops lets
+    others make way too. They are the same where nothing is to be traded.
+    """
 
     first: Variant
     fewest_moves: Variant
     fewest_drops: Variant
+
+
+# Where moves count, moving one more still hurts less than dropping one; moving nine does not.
+DROP_IN_MOVES = 8.0
 
 
 def repair(
@@ -73,8 +90,9 @@ def repair(
 ) -> Repair:
     """Eject what no longer fits and put it back elsewhere, then improve; half the seconds for each variant.
 
-    A booking that has started keeps its start and its working nodes; a failed node is replaced by another.
-    Others move only if their nodes are gone or to save another from being dropped. Raises BadDemand.
+    A booking that has started or is pinned keeps its start and its working nodes; a failed node is replaced
+    by another. Who lost nothing moves only to save another from being dropped (``Move.saves``), and is
+    dropped only for one that has started. Raises BadDemand.
     """
     from .mender import Mender  # brings numba
 
@@ -82,15 +100,15 @@ def repair(
     mender = Mender(plan, change, seed)
     first = mender.answer(began)
     limit = None if iterations is None else iterations // 2
-    # Moving one more hurts less than dropping one even where moves count; but not nine of them.
-    mender.improve(drop=8.0, until=began + seconds / 2, iterations=limit)
+    mender.improve(drop=DROP_IN_MOVES, others=False, until=began + seconds / 2, iterations=limit)
     moved = mender.answer(began)
-    mender.improve(drop=1000.0, until=began + seconds, iterations=limit)
+    mender.improve(drop=1000.0, others=True, until=began + seconds, iterations=limit)
     kept = mender.answer(began)
     # Binding names can cost what the search had won; an earlier answer is then the better one.
-    answers = (kept, moved, first)
+    drops = min((kept, moved, first), key=lambda one: (len(one.drops), len(one.moves)))
+    fewer = [one for one in (moved, first) if len(one.moves) < len(drops.moves)]
     return Repair(
         first,
-        min(answers, key=lambda one: 8 * len(one.drops) + len(one.moves)),
-        min(answers, key=lambda one: (len(one.drops), len(one.moves))),
+        min(fewer, key=lambda one: DROP_IN_MOVES * len(one.drops) + len(one.moves), default=drops),
+        drops,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiling import compiled
+from .compiling import compiled, inner
 from .state import WHOLE, Ints
 
 BITS = 64
@@ -23,7 +23,7 @@ H1 = np.uint64(0x0101010101010101)
 S1, S2, S4, S56 = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(56)
 
 
-@compiled
+@inner
 def bits(word: np.uint64) -> int:
     word = word - ((word >> S1) & M1)
     word = (word & M2) + ((word >> S2) & M2)
@@ -66,7 +66,7 @@ def book(able: Able, nodes: Ints, gpus: int, start: int, end: int) -> int:
     return -1
 
 
-@compiled
+@inner
 def take(able: Able, marks: Words, gpus: int, start: int, end: int) -> None:
     """Who had g + gpus free has g."""
     for word in range(len(marks)):
@@ -85,7 +85,7 @@ def take(able: Able, marks: Words, gpus: int, start: int, end: int) -> None:
                 row[t] = (row[t] & rest) | (above[t] & mark)
 
 
-@compiled
+@inner
 def give(able: Able, marks: Words, gpus: int, start: int, end: int) -> None:
     """Who had g - gpus free has g."""
     for word in range(len(marks)):
@@ -104,7 +104,7 @@ def give(able: Able, marks: Words, gpus: int, start: int, end: int) -> None:
                 row[t] = (row[t] & rest) | (below[t] & mark)
 
 
-@compiled
+@inner
 def first_fit(
     able: Able, count: int, gpus: int, duration: int, after: int, before: int, fit: Words, tail: Able
 ) -> int:
@@ -143,7 +143,7 @@ def first_fit(
     return -1
 
 
-@compiled
+@inner
 def _fill_tail(rows: Able, count: int, start: int, half: int, tail: Able, fit: Words) -> int:
     """From the end backwards what is free until there; the slot where that is too little, or start - 1."""
     words = rows.shape[0]
@@ -187,7 +187,7 @@ def earliest_taken(
     return start
 
 
-@compiled
+@inner
 def choose(able: Able, fit: Words, start: int, count: int, gpus: int, group: Ints, found: Ints) -> None:
     """Of the nodes that fit, those with the least free already, so that empty ones stay whole.
 
@@ -214,7 +214,7 @@ def choose(able: Able, fit: Words, start: int, count: int, gpus: int, group: Int
     _collect(able, fit, start, count, gpus, group, -1, n, found)
 
 
-@compiled
+@inner
 def _collect(
     able: Able, fit: Words, start: int, count: int, gpus: int, group: Ints, leaf: int, n: int, found: Ints
 ) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiling import compiled
+from .compiling import compiled, inner
 from .state import WHOLE, Board, Books, Ints
 
 
@@ -50,7 +50,7 @@ def next_blocked(base: NDArray[np.int8]) -> Ints:
     return until
 
 
-@compiled
+@inner
 def best_leaf(size: Ints, wanted: int) -> int:
     """The leaf switch that suffices alone with the fewest nodes to spare, or -1."""
     leaf = -1
@@ -60,7 +60,7 @@ def best_leaf(size: Ints, wanted: int) -> int:
     return leaf
 
 
-@compiled
+@inner
 def best_node(able: Ints, here: Ints, group: Ints, size: Ints, leaf: int, loose: bool) -> int:
     """The place in able of the node to take next; here: the next slot at which each is blocked."""
     best, rank = -1, np.int64(1) << 60
