@@ -39,6 +39,7 @@ from scheduler.leader import Leadership, identity, leadership
 from scheduler.reconcile import reconcile
 from scheduler.replan import replan
 from scheduler.usage import import_usage
+from scheduler.warming import warming
 
 log = structlog.get_logger(__name__)
 
@@ -186,11 +187,12 @@ class Scheduler:
         """Until ``stop``: stand by, lead, stand by again when the lock is lost."""
         log.info("scheduler started", leader=self._name)
         try:
-            while not self._stop.is_set():
-                if self._lock.acquire():
-                    self._lead()
-                else:
-                    self._stop.wait(STANDBY_SECONDS)
+            with warming():
+                while not self._stop.is_set():
+                    if self._lock.acquire():
+                        self._lead()
+                    else:
+                        self._stop.wait(STANDBY_SECONDS)
         finally:
             self._lock.release()
             self._database.dispose()

@@ -22,6 +22,7 @@ from allocator.capacity import FOREVER
 from allocator.errors import Fault, Invalid, NotFound, Stale, WrongState
 from allocator.locks import hold
 from allocator.models import Booking, Cluster, Outage, Quota, Repair, RepairCause
+from allocator.planner.cache import is_warm
 from allocator.policy import BookingRules
 from allocator.reasons import given
 from allocator.states import RepairState, move
@@ -117,7 +118,8 @@ def work_out(
     nodes = read_nodes(session, cluster, gpu_type, {claim.id for claim in claims}, now=now)
     whole, grid = not cluster.shares_nodes, grid_of(rules)
     variants = mend(nodes, claims, losses, whole=whole, grid=grid)
-    if not worth_it(variants):
+    # whoever asks waits for the answer, and compiling the search would take a minute
+    if not worth_it(variants) or not is_warm():
         return variants
     return search(nodes, claims, losses, variants, whole=whole, grid=grid, now=now, seconds=SECONDS)
 
