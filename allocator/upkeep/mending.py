@@ -164,6 +164,16 @@ def _starts(claim: Claim) -> Iterator[datetime]:
                 yield start
 
 
+def _own(claim: Claim) -> set[int] | None:
+    """The nodes that it keeps at its own time; None: any."""
+    return {place.node_id for place in claim.places} if claim.told else None
+
+
+def _renamed(before: Claim, after: Claim) -> bool:
+    nodes = {place.node_id for place in after.places}
+    return after.starts_at == before.starts_at and nodes != {place.node_id for place in before.places}
+
+
 def _squeeze(board: Board, before: Mapping[int, Claim], claim: Claim, start: datetime) -> list[int] | None:
     """Place the claim there and its blockers elsewhere, or change nothing and return None."""
     blockers = board.blockers(claim, start)
@@ -177,8 +187,9 @@ def _squeeze(board: Board, before: Mapping[int, Claim], claim: Claim, start: dat
         again = []
         for blocker in sorted(blockers, key=lambda one: -one.weight):
             home = before[blocker.id]
-            other = board.at(blocker, home.starts_at) or board.nearest(home)
-            if other is None:
+            other = board.at(blocker, home.starts_at, only=_own(home)) or board.nearest(home)
+            # other names at the same time are for those whose names nobody knows yet
+            if other is None or (home.told and _renamed(home, other)):
                 break
             board.put(other)
             again.append(other)

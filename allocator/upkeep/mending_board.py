@@ -43,6 +43,7 @@ class Claim:
     gap: timedelta = timedelta()
     movable: bool = True
     silent: bool = False
+    told: bool = False  # the cluster knows its nodes by name
 
     @property
     def length(self) -> timedelta:

@@ -81,7 +81,8 @@ def search(
     from allocator.planner import Change, repair
 
     plan, capacity = world.plan()
-    found = repair(plan, Change(0, capacity), seconds=seconds, iterations=iterations)
+    told = frozenset(number for number, claim in enumerate(world.moving) if claim.told)
+    found = repair(plan, Change(0, capacity, told=told), seconds=seconds, iterations=iterations)
     lost = {claim.id for claim in hit(claims, losses)}
     better = dict(variants)
     for name, planned in ((FEWEST_MOVES, found.fewest_moves), (FEWEST_DROPS, found.fewest_drops)):

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy.orm import Session, contains_eager, selectinload
 
 from allocator import capacity
+from allocator.booking.rebinding import loose_from
 from allocator.booking.windows import Held, NodeHeld, Place, Shape
 from allocator.models import Booking, Cluster, Node, NodeSlot, Period, Quota
 from allocator.policy import BookingRules
@@ -165,6 +166,7 @@ def _claim(
         gap=max((slot.ends_at for slot in slots), default=booking.ends_at) - booking.ends_at,
         movable=not is_tied(booking, cluster, now),
         silent=booking.state is BookingState.PLANNED,
+        told=booking.state is BookingState.CONFIRMED and booking.starts_at < loose_from(rules, now),
     )
 
 

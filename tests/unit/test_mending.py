@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import combinations
 
@@ -136,6 +137,20 @@ def test_whatever_is_lost_the_answer_holds_together(seed: int, losses: list[Loss
         check(claims, losses, variant, name)
     drops = [len(variants[name].of(ChangeKind.DROP)) for name in (FEWEST_DROPS, FEWEST_MOVES)]
     assert drops[0] <= drops[1]
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10_000), losses_of)
+def test_names_that_the_cluster_knows_are_kept(seed: int, losses: list[Loss]) -> None:
+    there, claims = world(seed, 4, 25, 40)
+    claims = [replace(claim, told=claim.id % 2 == 0) for claim in claims]
+    lost = {claim.id for claim in hit(claims, losses)}
+    known = {claim.id for claim in claims if claim.told} - lost
+    for variant in mend(there, claims, losses, whole=False, grid=GRID).values():
+        for change in variant.of(ChangeKind.REBIND):
+            claim = next(one for one in claims if one.id == change.booking_id)
+            nodes = {place.node_id for place in claim.places}
+            assert claim.id not in known or {place.node_id for place in change.places} == nodes
 
 
 def test_nothing_lost_changes_nothing() -> None:
