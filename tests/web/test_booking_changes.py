@@ -75,7 +75,7 @@ def test_longer_is_quoted_first_and_keeps_the_number(scene: Scene) -> None:
     assert "See what it means" in text_of(form)
     wanted = NOW + 10 * HOUR
     quote = scene.browser.get(f"{scene.path}/change/longer?ends_at={local(wanted)}")
-    assert "It costs more 16 GPU-hours" in text_of(quote)
+    assert "Extra cost 16 GPU-hours" in text_of(quote)
     assert scene.row().ends_at == NOW + 8 * HOUR
     done = scene.browser.post(f"{scene.path}/change/longer", data=hidden_fields(quote))
     assert done.location == scene.path
@@ -132,7 +132,7 @@ def test_a_move_goes_where_it_fits_and_offers_the_nearest(scene: Scene) -> None:
     assert taken.status_code == 409
     nearest = [unescape(href) for href in re.findall(r'href="(/bookings/[^"]+starts_at=[^"]+)"', taken.text)]
     quote = scene.browser.get(nearest[0])
-    assert "It costs the same" in text_of(quote)
+    assert "The cost stays the same" in text_of(quote)
     scene.browser.post(f"/bookings/{mine}/change/move", data=hidden_fields(quote))
     with scene.site.data() as data:
         assert data.get_one(Booking, mine).starts_at == start + timedelta(hours=14)
