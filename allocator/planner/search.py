@@ -63,11 +63,11 @@ class Search:
         """How many turns there will be, going by those so far; a busy machine makes fewer."""
         if not self.iterations:
             return len(self.demand)
-        return self.iterations * (seconds - self.ready) / (past - self.ready)
+        return self.iterations * float(seconds - self.ready) / (past - self.ready)
 
     def _heat(self, expected: float) -> float:
         """The heat to begin with."""
-        return min(HOTTEST, WARM * max(1.0, expected / len(self.demand)) ** RISE)
+        return float(min(HOTTEST, WARM * max(1.0, expected / len(self.demand)) ** RISE))
 
     def _start(self) -> None:
         for j, pin in self.demand.pinned.items():
