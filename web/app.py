@@ -18,41 +18,49 @@ from config.settings import Settings
 from web import (
     account,
     addresses,
-    applications,
     assets,
     audit,
-    booking_pages,
-    calendar,
     clusters,
     errors,
-    fairness,
-    feeds,
     gallery,
-    grants,
     health,
     home,
     i18n,
     identity,
     limits,
-    moves,
     navigation,
     once,
     organisations,
-    outages,
     paging,
     people,
-    periods,
-    phases,
     policy,
-    proposals,
-    quotas,
-    repairs,
-    review,
     rules,
     security,
     session,
-    shares,
     states,
+)
+from web.applying import (
+    applications,
+    quotas,
+    review,
+)
+from web.booking import (
+    booking_pages,
+    calendar,
+    feeds,
+)
+from web.dividing import (
+    fairness,
+    grants,
+    periods,
+    proposals,
+    shares,
+)
+from web.upkeep import (
+    moves,
+    outages,
+    phases,
+    repairs,
 )
 
 MEBIBYTE = 1024 * 1024

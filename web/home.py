@@ -8,7 +8,9 @@ from allocator import overview
 from allocator.authorization import Action, may
 from allocator.upkeep import moves, outage_queries
 from config.clock import utcnow
-from web import period_words
+from web.dividing import (
+    period_words,
+)
 from web.identity import current_actor
 from web.navigation import duties
 from web.policy import policy

@@ -23,7 +23,7 @@ from tests.browser.harness import LiveSite, check_axe, check_width, serve, shoot
 from tests.browsing import sign_in
 from tests.factories import HOUR
 from web.app import create_app
-from web.booking_forms import LOCAL
+from web.booking.booking_forms import LOCAL
 from web.session import DATABASE
 
 pytestmark = pytest.mark.integration

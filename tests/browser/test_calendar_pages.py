@@ -22,7 +22,7 @@ from tests import calendars, factories
 from tests.browser.harness import LiveSite, check_axe, check_width, serve, shoot, visit
 from tests.browsing import sign_in
 from web.app import create_app
-from web.booking_forms import LOCAL
+from web.booking.booking_forms import LOCAL
 from web.session import DATABASE
 
 pytestmark = pytest.mark.integration

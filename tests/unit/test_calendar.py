@@ -10,8 +10,12 @@ import pytest
 from allocator.booking.calendar_queries import CalendarNode, Demand, Own, Taken
 from allocator.models import NodeState
 from allocator.states import BookingState
-from web import calendar_drawing, calendar_grid, calendar_tables
-from web.calendar_time import Span, Stretch, read_day, read_moment, stretch
+from web.booking import (
+    calendar_drawing,
+    calendar_grid,
+    calendar_tables,
+)
+from web.booking.calendar_time import Span, Stretch, read_day, read_moment, stretch
 
 ALMATY = ZoneInfo("Asia/Almaty")
 BERLIN = ZoneInfo("Europe/Berlin")

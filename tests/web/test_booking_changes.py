@@ -16,7 +16,7 @@ from allocator.models import Booking, Person, Quota
 from allocator.states import BookingState, ReservationState
 from tests import factories
 from tests.browsing import Site, hidden_fields, text_of
-from web.booking_forms import LOCAL
+from web.booking.booking_forms import LOCAL
 
 ZONE = ZoneInfo("Asia/Almaty")
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)

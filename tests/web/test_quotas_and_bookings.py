@@ -28,7 +28,7 @@ from allocator.states import BookingState, ReservationState
 from tests import factories
 from tests.browsing import Site, hidden_fields, submit, text_of
 from tests.factories import HOUR
-from web.booking_forms import LOCAL
+from web.booking.booking_forms import LOCAL
 
 ZONE = ZoneInfo("Asia/Almaty")
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)

@@ -13,7 +13,7 @@ from allocator.models import Booking, Quota, WaitlistEntry
 from allocator.states import BookingState, WaitlistState
 from tests import calendars, factories
 from tests.browsing import Site, hidden_fields, text_of
-from web.booking_forms import LOCAL
+from web.booking.booking_forms import LOCAL
 
 ZONE = ZoneInfo("Asia/Almaty")
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)

@@ -1,0 +1,1 @@
+"""Pages from an application to a quota: asking, deciding, what may be spent."""

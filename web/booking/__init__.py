@@ -1,0 +1,1 @@
+"""Pages of booked time: offers, bookings firm and flexible, series, the waitlist, calendar and feeds."""

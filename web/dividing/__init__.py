@@ -1,0 +1,1 @@
+"""Pages of allocation periods: boards, proposals, shares, and what everybody may check."""

@@ -1,0 +1,1 @@
+"""Pages of capacity that changes: outages, repairs, nodes over time, bookings that had to move."""
