@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # A lock is complete: nothing to resolve; and what is never imported need not be compiled. A third quicker.
 PIP_LOCK := $(PIP) --require-hashes --no-deps --no-compile
 
-.PHONY: run install test labs lint bench lock i18n clean
+.PHONY: run install test labs kernels lint bench lock i18n clean
 .DEFAULT_GOAL := run
 
 run: .venv/.run
@@ -42,12 +42,16 @@ install: .venv/.run
 
 test: .venv/.test
 	$(BIN)/python -m tests.install
-	@$(MAKE) --no-print-directory -j2 lint labs
+	@$(MAKE) --no-print-directory -j2 lint labs kernels
 	KEZEK_NO_SKIP=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(TESTS)
 
 # Slurm 26.05 and pyslurm are built once into the cache; a test that met the build would time out.
 labs: .venv/.test
 	$(BIN)/kezek lab prepare-forky
+
+# The planner's kernels are compiled once; the scheduler does it in the background, tests would each do it.
+kernels: .venv/.run
+	$(BIN)/python -m allocator.planner.cache
 
 lint: .venv/.test
 	$(BIN)/ruff check $(CODE)
@@ -55,7 +59,7 @@ lint: .venv/.test
 	$(BIN)/mypy
 
 # A benchmark is a module of tests/benchmarks that prints lines of `figure: value unit`.
-bench: .venv/.test
+bench: .venv/.test kernels
 	@test -n "$(NAME)" || { echo "Say which: make bench NAME=..."; ls tests/benchmarks | sed -n 's/^\([a-z].*\)\.py$$/  \1/p'; exit 1; }
 	@$(BIN)/python -m tests.benchmarks.$(NAME)
 
