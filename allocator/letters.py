@@ -257,8 +257,8 @@ LETTERS: Mapping[str, Letter] = {
     "waitlist_lost": Letter(
         N_("The offer of GPUs from %(starts_at)s is withdrawn"),
         N_(
-            "You were offered %(shape)s GPUs on %(cluster)s from %(starts_at)s. They are needed to repair the "
-            "plan after nodes were lost, so the offer has ended.\n"
+            "You were offered %(shape)s GPUs on %(cluster)s from %(starts_at)s. They are needed to repair "
+            "the plan after nodes were lost, so the offer has ended.\n"
             "You keep your place on the waitlist, and we write again when there is something else.\n"
             "Next step: none."
         ),
