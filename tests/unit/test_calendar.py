@@ -98,6 +98,9 @@ def test_nodes_are_away_while_they_are_not_there() -> None:
         3: [False, False, True],
         4: [False, True, True],
     }
+    # what is not there is no part of what could be free
+    cells = calendar_grid.cells(lines, week(), set(), None)
+    assert [(cell.free_gpus, cell.gpus) for cell in cells[:3]] == [(24, 24), (16, 16), (8, 8)]
 
 
 def test_demand_is_the_mean_price_of_the_cell() -> None:

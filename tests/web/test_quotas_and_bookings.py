@@ -108,6 +108,7 @@ def test_from_the_form_through_an_offer_to_the_booking(site: Site, project: Proj
     assert done.status_code == 303
     (booking,) = bookings_of(site)
     assert booking.state is BookingState.HELD
+    assert "Held for you until" in browser.get("/bookings").get_data(as_text=True)
     assert (booking.starts_at, booking.ends_at) == (TOMORROW, TOMORROW + timedelta(hours=7))
     assert booking.booked_by_id == project.member.id
     page = browser.get(done.location)

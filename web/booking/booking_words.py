@@ -138,7 +138,9 @@ def _planned(booking: Booking, rules: BookingRules) -> Situation:
 
 
 def countdown(booking: Booking, now: datetime) -> str:
-    """How long until it begins, or until it ends."""
+    """How long until it begins, or until it ends; of an offer, what is more urgent: until when it is held."""
+    if booking.state is BookingState.HELD and booking.held_until is not None:
+        return str(gettext("Held for you until %(moment)s", moment=moment(booking.held_until)))
     if booking.starts_at > now:
         return str(gettext("begins in %(time)s", time=duration(booking.starts_at - now)))
     return str(gettext("%(time)s left", time=duration(max(booking.ends_at - now, timedelta()))))

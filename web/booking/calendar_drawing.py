@@ -15,7 +15,8 @@ from web.booking.calendar_time import Span, Stretch
 
 # The widest that fits beside the names without scrolling; 24 px is the least for a finger.
 COLUMN = {Span.DAY: 40, Span.WEEK: 34, Span.MONTH: 31}
-HEAD, DEMAND, FREE, GAP = 40, 26, 34, 6
+HEAD, DEMAND, FREE, GAP = 40, 26, 38, 6
+NUMBER = 20  # above the bar of what is free
 TOP = HEAD + DEMAND + FREE + GAP
 ROW_FEW, ROW_MANY, ROW_GROUP = 24, 16, 30
 FEW = 24
@@ -166,7 +167,7 @@ def _chosen(canvas: Canvas, moment: datetime) -> tuple[int, int]:
 def _columns(canvas: Canvas, cells: Sequence[Cell]) -> list[Column]:
     edges = [canvas.x(canvas.stretch.offset(cell.edge.starts_at)) for cell in cells] + [canvas.width]
     return [
-        Column(cell, edges[n], edges[n + 1] - edges[n], _part(cell.free_gpus, cell.gpus, FREE - 4))
+        Column(cell, edges[n], edges[n + 1] - edges[n], _part(cell.free_gpus, cell.gpus, FREE - NUMBER))
         for n, cell in enumerate(cells)
     ]
 

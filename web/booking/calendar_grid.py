@@ -52,7 +52,8 @@ class NodeLine:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell over all nodes. ``level`` 0 to 3 of demand, None where no plan reaches."""
+    """One cell over all nodes. ``gpus`` are those in service for all of it, taken or not; ``level`` 0 to 3 of
+    demand, None where no plan reaches."""
 
     edge: Edge
     gpus: int
@@ -130,7 +131,7 @@ def cells(found: dict[int, NodeLine], stretch: Stretch, own: set[int], demand: D
                     away[cell].add(slot.outage_id)
     made = []
     for number, edge in enumerate(stretch.cells):
-        free = [(line.free(number), line.node.gpus) for line in found.values()]
+        free = [(line.free(number), line.node.gpus) for line in found.values() if not line.away[number]]
         made.append(
             Cell(
                 edge,
