@@ -311,7 +311,7 @@ def tell_story(supervisor: Supervisor, loaded: str) -> None:
 def run(supervisor: Supervisor, login: str | None = None) -> None:
     """From an empty folder to a running, watched Kezek; ``login`` is who can run jobs on a real Slurm."""
     settings = supervisor.settings
-    click.echo("Kezek is starting …")
+    click.echo("Kezek is starting: a minute at most, the first time with the data of the demonstration …")
     supervisor.run_once("db", "upgrade")
     supervisor.run_once("slurm", "inventory")
     loaded = supervisor.run_once("demo", "load", *(["--login", login] if login else []))

@@ -138,7 +138,7 @@ def test_another_date_works_it_out_again(world: World) -> None:
     made = submit(world.operator, address, {"until": until}, action=f"{address}/again")
     assert made.status_code == 303, text_of(made)
     assert made.location != address
-    assert "Taken to be back on" in text_of(world.operator.get(made.location))
+    assert "Expected back on" in text_of(world.operator.get(made.location))
     assert "Given up" in text_of(world.operator.get(address))
 
 
