@@ -3,8 +3,8 @@ PORT ?= 8000
 DATA ?= var
 CLUSTER ?= simulated
 PYTHON ?= python3
-# Tests want two processes on two cores; more cores take more.
-WORKERS ?= 2
+# Three processes on two cores: those that wait for a Slurm leave theirs idle. More cores take more.
+WORKERS ?= 3
 TESTS ?= tests
 
 BIN := .venv/bin
