@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session, contains_eager
 from allocator import capacity
 from allocator.booking import rebinding
 from allocator.booking.booking_checks import grid_of
-from allocator.booking.windows import Grid, Held, NodeHeld, Shape
-from allocator.models import Cluster, Node, NodeSlot, Period, Quota, WaitlistEntry
+from allocator.booking.windows import Grid, NodeHeld, Shape
+from allocator.models import Cluster, Period, Quota, WaitlistEntry
 from allocator.policy import BookingRules
 from allocator.states import PeriodState, QuotaState, WaitlistState
 from allocator.upkeep import repair_inputs
@@ -91,11 +91,10 @@ def read(
     soonest = now + rules.fix_ahead
     frozen = cluster.frozen_until or now
     claims = [_bounded(one, soonest, frozen, edges) if one.silent else one for one in claims]
-    nodes = capacity.bookable(session, cluster, gpu_type)
-    held = _held(session, cluster, gpu_type, {claim.id for claim in claims}, now)
+    nodes = repair_inputs.read_nodes(session, cluster, gpu_type, {claim.id for claim in claims}, now=now)
     return Picture(
         now=now,
-        nodes=tuple(replace(node, held=(*node.held, *held.get(node.id, ()))) for node in nodes),
+        nodes=tuple(nodes),
         claims=tuple(claims),
         waiting=tuple(waiting(entry, rules, now) for entry in entries),
         whole=not cluster.shares_nodes,
@@ -123,30 +122,6 @@ def _edges(session: Session, cluster: Cluster, gpu_type: str, now: datetime) -> 
         )
     )
     return {edge for row in rows for edge in row}
-
-
-def _held(
-    session: Session, cluster: Cluster, gpu_type: str, claimed: Collection[int], now: datetime
-) -> dict[int, list[Held]]:
-    """What outages hold, and what is left of bookings that are over (their cleaning), by node."""
-    rows = session.execute(
-        select(
-            NodeSlot.booking_id,
-            NodeSlot.node_id,
-            NodeSlot.gpu_from,
-            NodeSlot.gpu_to,
-            NodeSlot.starts_at,
-            NodeSlot.ends_at,
-        )
-        .join(Node, Node.id == NodeSlot.node_id)
-        .where(Node.cluster_id == cluster.id, Node.gpu_type == gpu_type, NodeSlot.ends_at > now)
-        .order_by(NodeSlot.id)
-    )
-    held: dict[int, list[Held]] = {}
-    for booking_id, node_id, gpu_from, gpu_to, starts_at, ends_at in rows:
-        if booking_id not in claimed:
-            held.setdefault(node_id, []).append(Held(gpu_from, gpu_to, starts_at, ends_at))
-    return held
 
 
 def queue(session: Session, cluster: Cluster, gpu_type: str, now: datetime) -> Sequence[WaitlistEntry]:

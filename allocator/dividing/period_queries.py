@@ -268,16 +268,6 @@ def grants_of(session: Session, quota: Quota) -> Sequence[Grant]:
     ).all()
 
 
-def find_grant(session: Session, actor: Actor, grant_id: int) -> Grant:
-    """One grant for its holder's page, or staff's. Raises NotFound as ``find_period``."""
-    grant = session.get(Grant, grant_id)
-    if grant is None:
-        require(actor, Action.APPLICATION_CREATE)
-        raise NotFound()
-    require(actor, Action.QUOTA_VIEW, grant.quota)
-    return grant
-
-
 def reclaims(session: Session, period: Period) -> Sequence[Reclaim]:
     """Every warning and what became of it, open ones first."""
     return session.scalars(

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-NOTHING = -1
-
 
 @dataclass(frozen=True, slots=True)
 class Moment:

@@ -15,7 +15,7 @@ from allocator.actors import Actor
 from allocator.authorization import Action, require
 from allocator.capacity import FOREVER
 from allocator.errors import Conflict, Fault, Invalid, NotFound, WrongState
-from allocator.models import Cluster, Node, NodeSlot, NodeState, Repair, RepairCause
+from allocator.models import Cluster, Node, NodeState, Repair, RepairCause
 from allocator.policy import BookingRules
 from allocator.reasons import given
 from allocator.upkeep import repairs
@@ -308,15 +308,3 @@ def find_node(session: Session, actor: Actor, node_id: int) -> Node:
         raise NotFound()
     require(actor, Action.CLUSTER_CHANGE)
     return node
-
-
-def booked_on(session: Session, node: Node, since: datetime) -> int:
-    """How many bookings have GPUs of the node at or after that moment."""
-    return (
-        session.scalar(
-            select(func.count(NodeSlot.booking_id.distinct())).where(
-                NodeSlot.node_id == node.id, NodeSlot.ends_at > since
-            )
-        )
-        or 0
-    )
