@@ -8,7 +8,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -238,9 +237,7 @@ def test_an_interrupted_start_leaves_nothing(native_lab: NativeLab, tmp_path: Pa
             original()
 
         lab.start_slurmctld = steal  # type: ignore[method-assign]
-        began = time.monotonic()
         with pytest.raises(LabError, match="slurmctld does not answer"):
             lab.start()
-    assert time.monotonic() - began < 30
     assert alive_under(lab.place.run) == []
     lab.wipe()

@@ -15,6 +15,9 @@ from scheduler.clusters.names import check_account, plain_text
 from scheduler.clusters.slurm_cli import SlurmCliCluster
 from scheduler.clusters.slurm_tools import Tools
 
+# Whoever waited for the child instead of ending it would be that late.
+CHILD_SECONDS = 60
+
 
 def tools(*prefix: str, **changes: object) -> Tools:
     values: dict[str, object] = {
@@ -36,11 +39,11 @@ def script(folder: Path, name: str, body: str) -> Path:
 def test_a_tool_that_hangs_ends_with_its_children(tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     # The child holds the pipes open: killing the tool alone would not be enough.
-    hangs = script(tmp_path, "hangs", f"sleep 60 & echo $! > {mark}; wait")
+    hangs = script(tmp_path, "hangs", f"sleep {CHILD_SECONDS} & echo $! > {mark}; wait")
     begin = time.monotonic()
     with pytest.raises(Unreachable, match=r"no answer within 0\.5 s"):
         tools().run(str(hangs), timeout=0.5)
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < CHILD_SECONDS / 2
     child = int(mark.read_text())
     for _ in range(50):
         state = Path(f"/proc/{child}/stat")
@@ -94,11 +97,11 @@ def test_a_silent_failure_is_told(tmp_path: Path) -> None:
 def test_what_a_tool_leaves_behind_keeps_nobody_waiting(tmp_path: Path) -> None:
     """As a shared ssh connection does: in a session of its own, out of reach, holding our pipes."""
     mark = tmp_path / "pid"
-    leaves = script(tmp_path, "leaves", f"setsid sh -c 'echo $$ > {mark}; exec sleep 60' & wait")
+    leaves = script(tmp_path, "leaves", f"setsid sh -c 'echo $$ > {mark}; exec sleep {CHILD_SECONDS}' & wait")
     begin = time.monotonic()
     with pytest.raises(Unreachable, match="no answer"):
         tools().run(str(leaves), timeout=0.5)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < CHILD_SECONDS / 2
     os.kill(int(mark.read_text()), signal.SIGKILL)
 
 
