@@ -2,6 +2,7 @@
 
 from calendar import monthrange
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, select
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 from allocator import ledger
 from allocator.booking.booking_checks import ALMATY
 from allocator.models import Application, Quota
-from allocator.policy import Policy, Price
+from allocator.policy import Category, Policy, Price
 
 
 def price(
@@ -22,27 +23,54 @@ def price(
     already, as those of an offer that is held. None when the policy of today does not know the category that
     the quota was approved under.
     """
-    application = quota.application
-    category = policy.category(application.category)
-    if category is None:
-        return None
-    funding = category.funding
-    rows = session.execute(
-        select(Quota.id, Quota.valid_from)
-        .join(Quota.application)
-        .where(Application.category == application.category, _payer(application))
-    ).all()
-    used = 0
-    if funding.free_hours_a_year:
-        used = max(_charged_in_year(session, [row.id for row in rows], at) - counted, 0)
-    months = funding.subsidy_months
-    first = min((row.valid_from for row in rows), default=at)
-    return policy.price_of(
-        category.slug,
-        gpu_seconds,
-        free_seconds_used=used,
-        subsidised=months is None or at < _months_after(first, months),
-    )
+    return PriceList.read(session, quota, policy).price(gpu_seconds, at, counted)
+
+
+@dataclass
+class PriceList:
+    """What a quota's GPU-hours cost today: read once, for as many prices as a page shows."""
+
+    session: Session
+    policy: Policy
+    category: Category | None
+    quota_ids: Sequence[int]
+    first: datetime | None  # when the payer's first quota of this category began
+    used: dict[int, int] = field(default_factory=dict)  # GPU-seconds charged, by year
+
+    @classmethod
+    def read(cls, session: Session, quota: Quota, policy: Policy) -> "PriceList":
+        """One query; a category with free hours needs two more for each year that a price is asked for."""
+        application = quota.application
+        category = policy.category(application.category)
+        if category is None:
+            return cls(session, policy, None, (), None)
+        rows = session.execute(
+            select(Quota.id, Quota.valid_from)
+            .join(Quota.application)
+            .where(Application.category == application.category, _payer(application))
+        ).all()
+        first = min((row.valid_from for row in rows), default=None)
+        return cls(session, policy, category, [row.id for row in rows], first)
+
+    def price(self, gpu_seconds: int, at: datetime, counted: int = 0) -> Price | None:
+        """As ``prices.price``."""
+        if self.category is None:
+            return None
+        funding = self.category.funding
+        used = max(self._charged(at) - counted, 0) if funding.free_hours_a_year else 0
+        months = funding.subsidy_months
+        return self.policy.price_of(
+            self.category.slug,
+            gpu_seconds,
+            free_seconds_used=used,
+            subsidised=months is None or at < _months_after(self.first or at, months),
+        )
+
+    def _charged(self, at: datetime) -> int:
+        year = at.astimezone(ALMATY).year
+        if year not in self.used:
+            self.used[year] = _charged_in_year(self.session, self.quota_ids, year)
+        return self.used[year]
 
 
 def _payer(application: Application) -> ColumnElement[bool]:
@@ -52,9 +80,8 @@ def _payer(application: Application) -> ColumnElement[bool]:
     return (Application.applicant_id == application.applicant_id) & Application.organisation_id.is_(None)
 
 
-def _charged_in_year(session: Session, quota_ids: Sequence[int], at: datetime) -> int:
-    """GPU-seconds charged in the calendar year of ``at``, by the site's clock."""
-    year = at.astimezone(ALMATY).year
+def _charged_in_year(session: Session, quota_ids: Sequence[int], year: int) -> int:
+    """GPU-seconds charged in a calendar year of the site's clock."""
     window = (datetime(year, 1, 1, tzinfo=ALMATY), datetime(year + 1, 1, 1, tzinfo=ALMATY))
     return sum(ledger.charged_within(session, quota_ids, window).values())
 

@@ -29,7 +29,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError
 from allocator.errors import Fault, Invalid, SignInRequired
 from config.errors import KezekError
 from config.i18n import N_
-from web.formats import number
+from web.formats import in_words, number
 from web.identity import forget_person
 
 
@@ -91,7 +91,8 @@ RETRY_SECONDS = 30
 def translated(problem: KezekError | Fault) -> str:
     """What the domain says, in the reader's language, its placeholders filled."""
     text = str(gettext(problem.message))
-    values = {name: number(value) if type(value) is int else value for name, value in problem.details.items()}
+    details = in_words(problem.details)
+    values = {name: number(value) if type(value) is int else value for name, value in details.items()}
     return text % values if values else text
 
 

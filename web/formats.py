@@ -6,7 +6,7 @@ a decimal comma): two notations on one page would make `1,234` mean two things.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, cast
@@ -72,6 +72,11 @@ def moment(value: datetime) -> str:
     return f"{format_date(local.date(), 'long', get_locale())}, {local:%H:%M}"
 
 
+def clock(value: datetime) -> str:
+    """The time of day alone, `04:14`, where the day is told beside it."""
+    return f"{_local(value):%H:%M}"
+
+
 def _local(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a moment needs a time zone")
@@ -95,6 +100,19 @@ def when(value: datetime | date | None, style: str = "moment") -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         machine, f"UTC{local.isoformat()[-6:]}", text
     )
+
+
+def in_words(details: Mapping[str, object]) -> dict[str, object]:
+    """What a sentence of the domain is filled with, as pages write it: moments, days and lengths of time."""
+    return {name: _in_words(value) for name, value in details.items()}
+
+
+def _in_words(value: object) -> object:
+    if isinstance(value, datetime):
+        return moment(value)
+    if isinstance(value, date):
+        return format_date(value, "long", get_locale())
+    return duration(value) if isinstance(value, timedelta) else value
 
 
 def duration(value: timedelta | int) -> str:

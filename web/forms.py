@@ -12,11 +12,12 @@ from flask import request
 from flask_babel import gettext, lazy_gettext
 from flask_wtf import FlaskForm
 from wtforms import Field
-from wtforms.validators import InputRequired, ValidationError
+from wtforms.validators import InputRequired, StopValidation, ValidationError
 from wtforms.widgets import TextInput
 
 from allocator.errors import Invalid
 from config.i18n import N_
+from web.formats import in_words
 
 # Spaces of every kind between thousands, as people copy them from our own pages.
 SPACES = re.compile(r"[\s\u00a0\u202f]")
@@ -39,7 +40,9 @@ class Form(FlaskForm):  # type: ignore[misc]
     def show(self, error: Invalid) -> None:
         """Put each fault beside its field; what has no field here goes to the summary (`form_errors`)."""
         for name, faults in error.fields.items():
-            texts = [gettext(f.message) % f.details if f.details else gettext(f.message) for f in faults]
+            texts = [
+                gettext(f.message) % in_words(f.details) if f.details else gettext(f.message) for f in faults
+            ]
             field = self._fields.get(name)
             if field is None:
                 self.form_errors.extend(texts)
@@ -47,9 +50,18 @@ class Form(FlaskForm):  # type: ignore[misc]
                 field.errors = [*field.errors, *texts]
 
 
+class Filled(InputRequired):
+    """Something has to stand there; what could not be read is said by the field, and by it alone."""
+
+    def __call__(self, form: Any, field: Field) -> None:
+        super().__call__(form, field)
+        if field.process_errors:
+            raise StopValidation
+
+
 def filled() -> InputRequired:
     """Must be filled in, and says so in the reader's language."""
-    return InputRequired(lazy_gettext("Fill this in."))
+    return Filled(lazy_gettext("Fill this in."))
 
 
 class Conditional:
@@ -88,6 +100,7 @@ class AmountField(Field):
 
     data: Decimal | None
     widget = TextInput()
+    unreadable = N_("Enter a number, for example 1 500 or 0,5.")
 
     def _value(self) -> str:
         if self.raw_data:
@@ -104,8 +117,13 @@ class AmountField(Field):
             return
         text = SPACES.sub("", str(valuelist[0])).replace(",", ".")
         if not text.isascii() or not PLAIN_NUMBER.fullmatch(text):
-            raise ValueError(gettext(N_("Enter a number, for example 1 500 or 0,5.")))
+            raise ValueError(gettext(self.unreadable))
         try:
             self.data = Decimal(text)
         except InvalidOperation as error:
-            raise ValueError(gettext(N_("Enter a number, for example 1 500 or 0,5."))) from error
+            raise ValueError(gettext(self.unreadable)) from error
+
+    def pre_validate(self, form: Any) -> None:
+        """What is no number needs no second word about its size."""
+        if self.process_errors:
+            raise StopValidation

@@ -181,9 +181,13 @@ def _not_too_far(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
 
 
 def _within_validity(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
-    if around.quota.valid_from <= ask.starts_at and ask.ends_at <= around.quota.valid_until:
+    quota = around.quota
+    if quota.valid_from <= ask.starts_at and ask.ends_at <= quota.valid_until:
         return None
-    return "starts_at", Fault(N_("This lies outside of the time for which the quota is valid."))
+    validity = {"since": quota.valid_from, "until": quota.valid_until}
+    return "starts_at", Fault(
+        N_("The quota is valid from %(since)s until %(until)s; a booking lies inside of that."), validity
+    )
 
 
 def _within_balance(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
@@ -239,8 +243,8 @@ def _within_grants(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
                 "of what was granted for that period are left."
             ),
             {
-                "starts_at": room.period.starts_at.astimezone(ALMATY).strftime("%d.%m.%Y"),
-                "ends_at": last.astimezone(ALMATY).strftime("%d.%m.%Y"),
+                "starts_at": room.period.starts_at.astimezone(ALMATY).date(),
+                "ends_at": last.astimezone(ALMATY).date(),
                 "needed": _hours(needed),
                 "available": _hours(room.available, up=False),
             },

@@ -17,7 +17,7 @@ from allocator import capacity, events, states
 from allocator.actors import Actor
 from allocator.authorization import Action, require
 from allocator.booking import booking_letters, grounds, placing
-from allocator.booking.booking_checks import ALMATY, Ask, grid_of
+from allocator.booking.booking_checks import Ask, grid_of
 from allocator.booking.placing import TAKEN, Quote, take
 from allocator.booking.windows import nearest_after, nearest_before
 from allocator.dividing import grants
@@ -55,14 +55,15 @@ class Extension:
 
 def extension(session: Session, booking: Booking, *, rules: BookingRules, now: datetime) -> Extension:
     """How much longer the booking could last, decided by the tightest limit; nothing is held by asking."""
-    if fault := _no_extension(booking, rules, now):
+    if fault := no_extension(booking, rules, now):
         return Extension(None, fault)
     limit = min(_limits(session, booking, rules, now), key=lambda limit: limit.until)
     until = grid_of(rules).floor(limit.until)
     return Extension(until if until > booking.ends_at else None, limit.why, limit.taken)
 
 
-def _no_extension(booking: Booking, rules: BookingRules, now: datetime) -> Fault | None:
+def no_extension(booking: Booking, rules: BookingRules, now: datetime) -> Fault | None:
+    """Why it cannot be made longer at all now, whatever is free; asks the database nothing."""
     if booking.state not in FIXED or booking.ends_at <= now:
         return Fault(N_("Only a booking that is fixed and not over can be made longer."))
     if booking.quota.state is not QuotaState.ACTIVE:
@@ -70,14 +71,14 @@ def _no_extension(booking: Booking, rules: BookingRules, now: datetime) -> Fault
     opens = booking.ends_at - rules.extend_within
     if now >= opens:
         return None
-    return Fault(N_("It can be made longer from %(opens)s on."), {"opens": _local(opens)})
+    return Fault(N_("It can be made longer from %(opens)s on."), {"opens": opens})
 
 
 def _limits(session: Session, booking: Booking, rules: BookingRules, now: datetime) -> Iterator[Limit]:
     quota, ends_at = booking.quota, booking.ends_at
     gpus = booking.nodes * booking.gpus_per_node
     yield Limit(booking.starts_at + rules.max_length, Fault(TOO_LONG))
-    until = {"until": _local(quota.valid_until)}
+    until = {"until": quota.valid_until}
     yield Limit(quota.valid_until, Fault(N_("The quota is valid until %(until)s."), until))
     available = placing.balance_besides(session, quota, None).available
     spent = Fault(N_("The quota has no more GPU-hours for it."))
@@ -115,10 +116,6 @@ def _free_until(
                 )
 
 
-def _local(moment: datetime) -> str:
-    return moment.astimezone(ALMATY).strftime("%d.%m.%Y %H:%M")
-
-
 def extend(
     session: Session,
     actor: Actor,
@@ -142,7 +139,7 @@ def extend(
     if found.until is None or ends_at > found.until:
         if found.taken:
             raise NoCapacity(TAKEN)
-        if _no_extension(booking, rules, now):
+        if no_extension(booking, rules, now):
             raise WrongState(found.why.message, found.why.details)
         raise Invalid({"ends_at": [found.why]})
     _set_end(session, actor, booking, ends_at, "booking.extended", rules, now)
@@ -175,7 +172,7 @@ def shorten(
     if least is None:
         raise WrongState(N_("This booking cannot be made shorter; it can be given back."))
     if not least <= ends_at < booking.ends_at or not grid_of(rules).holds(ends_at):
-        raise Invalid({"ends_at": [Fault(N_("Choose an end from %(least)s on."), {"least": _local(least)})]})
+        raise Invalid({"ends_at": [Fault(N_("Choose an end from %(least)s on."), {"least": least})]})
     given_back = int((booking.ends_at - ends_at).total_seconds()) * booking.nodes * booking.gpus_per_node
     _set_end(session, actor, booking, ends_at, "booking.shortened", rules, now)
     return given_back

@@ -1,6 +1,6 @@
 """The search for starts: what somebody wishes, and all that it is measured by, read once."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -16,7 +16,7 @@ from allocator.booking.booking_checks import (
     grid_of,
 )
 from allocator.booking.grounds import Ground
-from allocator.booking.windows import Grid, Shape, nearest_after
+from allocator.booking.windows import Grid, Shape, nearest_after, nearest_before
 from allocator.errors import Fault
 from allocator.ledger import Balance
 from allocator.models import Booking, Quota
@@ -132,7 +132,30 @@ class Search:
             )
         )
 
-    def first_start(self, shape: Shape, length: timedelta) -> datetime | None:
-        """The first start in the wish's window for another shape or length."""
+    def nearest(self, starts: Sequence[Window]) -> datetime | None:
+        """The start nearest to the preferred one; without any, the first."""
+        wanted = self.wish.preferred_at
+        if wanted is None:
+            return nearest_after(starts, self.since, self.grid)
+        around = nearest_before(starts, wanted, self.grid), nearest_after(starts, wanted, self.grid)
+        near = [start for start in around if start is not None]
+        return min(near, key=lambda start: abs(start - wanted), default=None)
+
+    def best_start(self, shape: Shape, length: timedelta, within: timedelta | None = None) -> datetime | None:
+        """The start for another shape or length that suits the wish best, at most ``within`` away from it."""
         first, last = self.span(length)
-        return nearest_after(self.ground.starts(shape, length, first, last), first, self.grid)
+        if within is not None and self.wish.preferred_at is not None:
+            first, last = (
+                max(first, self.wish.preferred_at - within),
+                min(last, self.wish.preferred_at + within),
+            )
+        if first > last:
+            return None
+        return self.nearest(self.ground.starts(shape, length, first, last))
+
+    def refused(self) -> tuple[Fault, ...]:
+        """The rules that forbid the preferred start itself; none where it is only taken."""
+        if self.wish.preferred_at is None:
+            return ()
+        found = faults_of(self.wish.at(self.wish.preferred_at), self.around)
+        return tuple(fault for faults in found.values() for fault in faults)

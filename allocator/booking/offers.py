@@ -19,9 +19,9 @@ from allocator.booking import booking_letters, bookings, congestion, placing
 from allocator.booking.booking_checks import Ask
 from allocator.booking.congestion import Congestion
 from allocator.booking.offer_search import Search, Wish
-from allocator.booking.why_not import WhyNot, why_not
-from allocator.booking.windows import Grid, nearest_after, nearest_before
-from allocator.errors import KezekError, WrongState
+from allocator.booking.why_not import NEAR, Change, WhyNot, at_the_wish, why_not
+from allocator.booking.windows import Grid, nearest_after
+from allocator.errors import Fault, KezekError, WrongState
 from allocator.ledger import Balance
 from allocator.models import Booking, BookingKind, Quota, WaitlistEntry
 from allocator.policy import BookingRules, Policy, Price
@@ -54,7 +54,8 @@ class Offers:
     """The answer to a wish: up to three ``offers``, or ``why`` nothing fits with what would.
 
     ``price`` is in tenge, None for a category that today's policy does not know. ``hold`` is how long an
-    offer is kept once it is held.
+    offer is kept once it is held. Where the preferred start is not among the offers, ``refused`` are the
+    rules that forbid it (none: it is taken), and ``instead`` what could be had just then, or on that day.
     """
 
     wish: Wish
@@ -64,6 +65,8 @@ class Offers:
     price: Price | None
     hold: timedelta
     planned_prices: bool  # crowding by the plan's prices, not by the share of GPUs taken
+    refused: tuple[Fault, ...] = ()
+    instead: tuple[Change, ...] = ()
 
     @property
     def remaining(self) -> int:
@@ -85,6 +88,8 @@ def offers(
     found = () if search.faults else _find(session, wish, search, crowds)
     at = found[0].ask.starts_at if found else search.since
     price = prices.price(session, quota, wish.gpu_seconds, at, policy=policy)
+    elsewhere = bool(found) and wish.preferred_at not in {None, *(offer.ask.starts_at for offer in found)}
+    refused = search.refused() if elsewhere else ()
     return Offers(
         wish=wish,
         balance=search.balance,
@@ -93,7 +98,15 @@ def offers(
         price=price,
         hold=policy.bookings.hold,
         planned_prices=crowds.planned,
+        refused=refused,
+        instead=at_the_wish(search) if elsewhere and (not refused or _far(wish, found)) else (),
     )
+
+
+def _far(wish: Wish, found: Sequence[Offer]) -> bool:
+    """Whether no offer lies on the day of the preferred start."""
+    wanted = wish.preferred_at
+    return wanted is not None and all(abs(offer.ask.starts_at - wanted) > NEAR[-1] for offer in found)
 
 
 def _find(session: Session, wish: Wish, search: Search, crowds: Congestion) -> tuple[Offer, ...]:
@@ -144,13 +157,7 @@ def _preferred(wish: Wish, search: Search, starts: Sequence[Window]) -> datetime
     """The start nearest to the preferred one; without any, the first at which a day begins."""
     if wish.preferred_at is None:
         return nearest_after(starts, search.since, Grid(DAY, search.grid.anchor))
-    around = (
-        nearest_before(starts, wish.preferred_at, search.grid),
-        nearest_after(starts, wish.preferred_at, search.grid),
-    )
-    near = [start for start in around if start is not None]
-    wanted = wish.preferred_at
-    return min(near, key=lambda start: abs(start - wanted), default=None)
+    return search.nearest(starts)
 
 
 def hold(

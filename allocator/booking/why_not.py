@@ -1,15 +1,18 @@
 """Why nothing fits: the one constraint that binds, and the nearest changes of the wish that would fit."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
 
-from allocator.booking.booking_checks import ALMATY, Ask, faults_of
+from allocator.booking.booking_checks import Ask, faults_of
 from allocator.booking.offer_search import Search
 from allocator.booking.windows import Shape, nearest_after, nearest_before
 from allocator.errors import Fault
 from config.i18n import N_
+
+# how far from the preferred start something smaller is looked for first: just then, then on that day
+NEAR = (timedelta(0), timedelta(hours=12))
 
 
 class Constraint(StrEnum):
@@ -81,8 +84,8 @@ def _no_window(search: Search) -> Fault:
             N_("A booking starts at most %(days)s days from now."), {"days": around.rules.max_ahead.days}
         )
     if first > around.quota.valid_until - wish.length:
-        until = around.quota.valid_until.astimezone(ALMATY).strftime("%d.%m.%Y %H:%M")
-        return Fault(N_("The quota is valid until %(until)s: too short for this."), {"until": until})
+        until = {"until": around.quota.valid_until}
+        return Fault(N_("The quota is valid until %(until)s: too short for this."), until)
     return Fault(N_("The window that was given is shorter than the booking."))
 
 
@@ -104,8 +107,27 @@ def _changes(search: Search) -> Iterator[Change]:
     """Each verified against every rule: what is proposed here can be held, unless somebody is quicker."""
     if search.faults.keys() & {"quota", "gpus_per_node"}:
         return
-    for change in (*_other_times(search), _fewer(search), _shorter(search)):
-        if change is not None and not faults_of(change.ask, search.around):
+    smaller = list(_near_the_wish(search, (*NEAR, None)))
+    for change in (*_other_times(search), *smaller):
+        if not faults_of(change.ask, search.around):
+            yield change
+
+
+def at_the_wish(search: Search) -> tuple[Change, ...]:
+    """What could be had at the preferred start, or on that day, where the wish itself only fits elsewhere."""
+    if search.wish.preferred_at is None or search.faults:
+        return ()
+    found = _near_the_wish(search, NEAR)
+    return tuple(change for change in found if not faults_of(change.ask, search.around))
+
+
+def _near_the_wish(search: Search, reach: Sequence[timedelta | None]) -> Iterator[Change]:
+    """Fewer GPUs and a shorter time, each as near to the preferred start as there is any."""
+    if search.wish.preferred_at is None:
+        reach = (None,)
+    for tried in (_fewer, _shorter):
+        found = (tried(search, within) for within in reach)
+        if change := next((one for one in found if one is not None), None):
             yield change
 
 
@@ -121,7 +143,7 @@ def _other_times(search: Search) -> Iterator[Change]:
         yield Change(ChangeKind.LATER, wish.at(start))
 
 
-def _fewer(search: Search) -> Change | None:
+def _fewer(search: Search, within: timedelta | None) -> Change | None:
     """As many nodes as fit; if not even one does, as many GPUs of one node."""
     wish, seconds = search.wish, int(search.wish.length.total_seconds())
     if wish.nodes < 1 or seconds <= 0:
@@ -129,10 +151,10 @@ def _fewer(search: Search) -> Change | None:
     budget = _budget(search) // seconds
 
     def nodes(count: int) -> Ask | None:
-        return _first(search, Shape(count, wish.gpus_per_node), wish.length)
+        return _best(search, Shape(count, wish.gpus_per_node), wish.length, within)
 
     def gpus(count: int) -> Ask | None:
-        return _first(search, Shape(1, count), wish.length)
+        return _best(search, Shape(1, count), wish.length, within)
 
     most = search.around.gpu_type.nodes if search.around.gpu_type else 0
     ask = _largest(min(wish.nodes - 1, most, budget // max(wish.gpus_per_node, 1)), nodes)
@@ -141,7 +163,7 @@ def _fewer(search: Search) -> Change | None:
     return Change(ChangeKind.FEWER, ask) if ask else None
 
 
-def _shorter(search: Search) -> Change | None:
+def _shorter(search: Search, within: timedelta | None) -> Change | None:
     wish, rules = search.wish, search.around.rules
     gpus = wish.nodes * wish.gpus_per_node
     seconds = min(_budget(search) // max(gpus, 1), int(wish.length.total_seconds()) - 1)
@@ -149,7 +171,7 @@ def _shorter(search: Search) -> Change | None:
     least = rules.min_length // rules.boundary
 
     def lasting(steps: int) -> Ask | None:
-        return _first(search, wish.shape, (steps + least - 1) * rules.boundary)
+        return _best(search, wish.shape, (steps + least - 1) * rules.boundary, within)
 
     ask = _largest(longest // rules.boundary - least + 1, lasting)
     return Change(ChangeKind.SHORTER, ask) if ask else None
@@ -165,8 +187,8 @@ def _budget(search: Search) -> int:
     return budget
 
 
-def _first(search: Search, shape: Shape, length: timedelta) -> Ask | None:
-    start = search.first_start(shape, length)
+def _best(search: Search, shape: Shape, length: timedelta, within: timedelta | None) -> Ask | None:
+    start = search.best_start(shape, length, within)
     return Ask(shape.nodes, shape.gpus, start, start + length) if start else None
 
 

@@ -16,7 +16,7 @@ from allocator.booking import bookings, offers
 from allocator.booking.booking_checks import ALMATY, Ask
 from allocator.booking.offer_search import Wish
 from allocator.booking.offers import OfferKind, Offers
-from allocator.booking.why_not import ChangeKind, Constraint
+from allocator.booking.why_not import Change, ChangeKind, Constraint
 from allocator.errors import Invalid, NoCapacity, NotFound, Stale, WrongState
 from allocator.models import Booking, Event, NodeSlot, OutboxItem, PlanRun, Quota
 from allocator.policy import Policy, load_policy
@@ -153,6 +153,48 @@ def test_where_no_node_is_free_a_part_may_be(session: Session, actor: Actor, quo
     assert why is not None
     fewer = [change.ask for change in why.changes if change.kind is ChangeKind.FEWER]
     assert fewer == [Ask(1, 3, SOON, SOON + TEN)]
+
+
+def test_a_preferred_start_that_is_taken_comes_with_what_could_be_had_just_then(
+    session: Session, actor: Actor, quota: Quota
+) -> None:
+    wanted = SOON + timedelta(hours=20)
+    full(session, quota, SOON, 300, nodes=3)
+    last = max(quota.cluster.nodes, key=lambda node: node.name)
+    factories.booking(session, quota, on=[last], starts_at=SOON + timedelta(hours=26), hours=10)
+    found = ask(session, actor, quota, Wish(4, 8, TEN, preferred_at=wanted))
+    assert wanted not in starts(found).values()
+    assert found.refused == ()
+    # three nodes are taken all day; the fourth is free until six hours after the wish
+    assert [(change.kind, change.ask) for change in found.instead] == [
+        (ChangeKind.FEWER, Ask(1, 8, SOON + timedelta(hours=16), SOON + timedelta(hours=26)))
+    ]
+    fewer = ask(session, actor, quota, Wish(2, 8, ONE, preferred_at=wanted))
+    assert fewer.instead[0] == Change(ChangeKind.FEWER, Ask(1, 8, wanted, wanted + ONE))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (SOON + timedelta(minutes=30), "begins and ends on the hour"),
+        (NOW + timedelta(days=89, hours=20), "is valid from"),
+        (NOW + timedelta(days=100), "at most 90 days from now"),
+    ],
+)
+def test_a_preferred_start_that_a_rule_forbids_is_named(
+    session: Session, actor: Actor, quota: Quota, wanted: datetime, said: str
+) -> None:
+    found = ask(session, actor, quota, Wish(1, 8, TEN, preferred_at=wanted))
+    assert found.offers
+    assert any(said in str(fault) for fault in found.refused), found.refused
+    assert found.instead == ()
+
+
+def test_alternatives_keep_near_to_the_preferred_start(session: Session, actor: Actor, quota: Quota) -> None:
+    wanted = SOON + timedelta(days=3)
+    why = ask(session, actor, quota, Wish(1, 8, timedelta(minutes=90), preferred_at=wanted)).why
+    assert why is not None
+    assert [change.ask for change in why.changes] == [Ask(1, 8, wanted, wanted + ONE)]
 
 
 def test_the_balance_binds_and_says_what_it_carries(session: Session, actor: Actor, quota: Quota) -> None:

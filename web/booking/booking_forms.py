@@ -12,10 +12,12 @@ from wtforms.fields import DateTimeLocalField
 from wtforms.validators import InputRequired, Length, NumberRange, Optional, ValidationError
 from wtforms.widgets import HiddenInput
 
+from allocator.booking.booking_checks import off_boundary
 from allocator.booking.bookings import Ask
 from allocator.errors import Fault, Invalid
 from config.i18n import N_
 from web.forms import AmountField, Conditional, Form, filled, no_control_characters, strip
+from web.policy import policy
 
 LOCAL = "%Y-%m-%dT%H:%M"  # what a datetime-local field sends
 YEARS = range(2020, 2200)  # beyond them a conversion between zones may leave the calendar
@@ -28,11 +30,23 @@ def sane_year(_form: Form, field: Field) -> None:
         raise ValidationError(gettext(N_("Enter a date of this century.")))
 
 
+def bounded(number: int | None) -> int | None:
+    """A filter: less than nothing is refused like nothing, and no number is too large to reckon with."""
+    return number if number is None else min(max(number, 0), MOST)
+
+
+class HoursField(AmountField):
+    """The length of a booking; what is too short or too long is the rules' to say (`exact_length`)."""
+
+    unreadable = N_("Enter a number of hours, for example 12.")
+
+
 def exact_length(hours: Decimal | None) -> timedelta:
     """Hours as a length of time. Raises Invalid unless it is whole minutes."""
-    minutes = (hours or Decimal(0)) * 60
+    # less than nothing is as short as nothing, and nothing overflows: the rules refuse both
+    minutes = min(max(hours or Decimal(0), Decimal(0)), Decimal(MOST)) * 60
     if minutes != int(minutes):
-        raise Invalid({"hours": [Fault(N_("Give a length in whole minutes, for example 1,5 hours."))]})
+        raise Invalid({"hours": [off_boundary(policy().bookings)]})
     return timedelta(minutes=int(minutes))
 
 
@@ -42,9 +56,9 @@ class BookingForm(Form):
     starts_at = DateTimeLocalField(
         lazy_gettext("Start"), [Conditional(), Optional(), sane_year], format=LOCAL
     )
-    hours = AmountField(lazy_gettext("Length in hours"), [filled(), NumberRange(0, MOST)])
-    nodes = IntegerField(lazy_gettext("Nodes"), [filled(), NumberRange(0, MOST)])
-    gpus_per_node = IntegerField(lazy_gettext("GPUs per node"), [filled(), NumberRange(0, MOST)])
+    hours = HoursField(lazy_gettext("Length in hours"), [filled()])
+    nodes = IntegerField(lazy_gettext("Nodes"), [filled()], filters=[bounded])
+    gpus_per_node = IntegerField(lazy_gettext("GPUs per node"), [filled()], filters=[bounded])
     asap = HiddenField(validators=[Length(max=1)])
 
     def length(self) -> timedelta:

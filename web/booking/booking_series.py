@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from flask_babel import gettext, lazy_gettext, ngettext
 from wtforms import IntegerField, SelectMultipleField, TextAreaField
 from wtforms.fields import TimeField
-from wtforms.validators import Length, NumberRange, Optional
+from wtforms.validators import Length, Optional
 from wtforms.widgets import CheckboxInput, ListWidget
 
 from allocator import ledger
@@ -30,11 +30,11 @@ from web.booking import (
     calendar_words,
     offer_words,
 )
-from web.booking.booking_forms import MOST, exact_length, sane_year
+from web.booking.booking_forms import HoursField, bounded, exact_length, sane_year
 from web.booking.bookings import bp, quota_to_book
 from web.days import DayField, start_of
 from web.formats import gpu_hours
-from web.forms import AmountField, Form, choices, filled, no_control_characters, strip
+from web.forms import Form, choices, filled, no_control_characters, strip
 from web.identity import current_actor
 from web.paging import paginate
 from web.policy import policy
@@ -55,11 +55,11 @@ class CheckboxesField(SelectMultipleField):
 class SeriesForm(Form):
     """A pattern of days; shape only, the domain knows what fits."""
 
-    nodes = IntegerField(lazy_gettext("Nodes"), [filled(), NumberRange(0, MOST)])
-    gpus_per_node = IntegerField(lazy_gettext("GPUs per node"), [filled(), NumberRange(0, MOST)])
+    nodes = IntegerField(lazy_gettext("Nodes"), [filled()], filters=[bounded])
+    gpus_per_node = IntegerField(lazy_gettext("GPUs per node"), [filled()], filters=[bounded])
     weekdays = CheckboxesField(lazy_gettext("Weekdays"), [filled()])
     start = TimeField(lazy_gettext("Start"), [filled()])
-    hours = AmountField(lazy_gettext("Length in hours"), [filled(), NumberRange(0, MOST)])
+    hours = HoursField(lazy_gettext("Length in hours"), [filled()])
     first_day = DayField(lazy_gettext("First day"), [filled(), sane_year])
     last_day = DayField(lazy_gettext("Last day"), [filled(), sane_year])
 

@@ -10,7 +10,6 @@ from flask_babel import gettext, lazy_gettext
 from werkzeug.datastructures import MultiDict
 from wtforms import IntegerField
 from wtforms.fields import DateTimeLocalField
-from wtforms.validators import NumberRange
 
 from allocator import ledger
 from allocator.booking import flexible, waitlist
@@ -25,11 +24,11 @@ from web.applying.quotas import QUOTA
 from web.booking import (
     offer_words,
 )
-from web.booking.booking_forms import LOCAL, MOST, exact_length, sane_year
+from web.booking.booking_forms import LOCAL, HoursField, bounded, exact_length, sane_year
 from web.booking.bookings import bp, quota_to_book
 from web.booking.calendar_time import read_moment
 from web.formats import gpu_hours
-from web.forms import AmountField, Form, filled
+from web.forms import Form, filled
 from web.identity import current_actor
 from web.policy import policy
 from web.session import db, settings
@@ -42,9 +41,9 @@ class WindowForm(Form):
 
     earliest_at = DateTimeLocalField(lazy_gettext("Not before"), [filled(), sane_year], format=LOCAL)
     latest_at = DateTimeLocalField(lazy_gettext("Finish by"), [filled(), sane_year], format=LOCAL)
-    hours = AmountField(lazy_gettext("Length in hours"), [filled(), NumberRange(0, MOST)])
-    nodes = IntegerField(lazy_gettext("Nodes"), [filled(), NumberRange(0, MOST)])
-    gpus_per_node = IntegerField(lazy_gettext("GPUs per node"), [filled(), NumberRange(0, MOST)])
+    hours = HoursField(lazy_gettext("Length in hours"), [filled()])
+    nodes = IntegerField(lazy_gettext("Nodes"), [filled()], filters=[bounded])
+    gpus_per_node = IntegerField(lazy_gettext("GPUs per node"), [filled()], filters=[bounded])
 
     def wish(self) -> Wish:
         """What the form asks for. Raises Invalid unless the length is whole minutes."""

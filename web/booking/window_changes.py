@@ -8,7 +8,6 @@ from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext, lazy_gettext
 from wtforms.fields import DateTimeLocalField
-from wtforms.validators import NumberRange
 
 from allocator.authorization import Action, require
 from allocator.booking import booking_queries, flexible_changes
@@ -24,9 +23,9 @@ from web import (
 from web.booking import (
     offer_words,
 )
-from web.booking.booking_forms import LOCAL, MOST, AnswerForm, exact_length, sane_year
+from web.booking.booking_forms import LOCAL, AnswerForm, HoursField, exact_length, sane_year
 from web.booking.bookings import BOOKING, bp
-from web.forms import AmountField, filled
+from web.forms import filled
 from web.identity import current_actor
 from web.policy import policy
 from web.session import db, settings
@@ -37,7 +36,7 @@ class WindowChangeForm(AnswerForm):
 
     earliest_at = DateTimeLocalField(lazy_gettext("Not before"), [filled(), sane_year], format=LOCAL)
     latest_at = DateTimeLocalField(lazy_gettext("Finish by"), [filled(), sane_year], format=LOCAL)
-    hours = AmountField(lazy_gettext("Length in hours"), [filled(), NumberRange(0, MOST)])
+    hours = HoursField(lazy_gettext("Length in hours"), [filled()])
 
     def wish(self, booking: Booking) -> Wish:
         """What the form asks for. Raises Invalid unless the length is whole minutes."""
