@@ -42,7 +42,7 @@ class CalendarNode(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """GPUs [gpu_from, gpu_to) of a node for [first, last) seconds, counted from the window's start."""
+    """GPUs [gpu_from, gpu_to) of a node for [first, last) seconds, counted from where the asker says."""
 
     node_id: int
     gpu_from: int
@@ -91,10 +91,12 @@ def nodes(session: Session, cluster: Cluster, gpu_type: str) -> list[CalendarNod
     return sorted((CalendarNode(*row) for row in rows), key=lambda node: natural(node.name))
 
 
-def taken(session: Session, cluster: Cluster, gpu_type: str, window: Window) -> list[Taken]:
-    """What bookings and outages hold at any moment of the window."""
+def taken(
+    session: Session, cluster: Cluster, gpu_type: str, window: Window, since: datetime | None = None
+) -> list[Taken]:
+    """What bookings and outages hold at any moment of the window, in seconds from ``since`` or its start."""
     # Seconds come as plain integers: thirty thousand datetimes would cost more than all the rest.
-    origin = literal(window[0], UtcDateTime())
+    origin = literal(since or window[0], UtcDateTime())
     rows = session.execute(
         select(
             NodeSlot.node_id,

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from html import unescape
+from zoneinfo import ZoneInfo
 
 import pytest
 from flask.testing import FlaskClient
@@ -21,6 +22,7 @@ from tests import calendars, factories
 from tests.browsing import Site, submit, text_of
 
 HOUR = timedelta(hours=1)
+ZONE = ZoneInfo("Asia/Almaty")
 ADDRESS = re.compile(r"/calendar/feed/([A-Za-z0-9_-]{43})\.ics")
 
 
@@ -111,6 +113,63 @@ def test_what_is_past_or_full_or_out_of_service_cannot_be_chosen(scene: Scene) -
     assert links(scene.mine.get("/calendar").text) == []
     earlier = (scene.now - timedelta(days=9)).date()
     assert links(scene.mine.get(f"/calendar?day={earlier}").text) == []
+
+
+def test_the_form_comes_with_the_nodes_that_are_free_through_the_window(scene: Scene) -> None:
+    with scene.site.data() as data:
+        application = data.get_one(Quota, scene.quota.id).application
+        application.nodes, application.gpus_per_node = 4, 8
+    start = (scene.now + timedelta(days=2)).astimezone(ZONE)
+    page = scene.mine.get(f"/calendar?span=day&day={start:%Y-%m-%d}&start={start:%Y-%m-%dT%H:%M}")
+    # two of the four are one's own then, and one is somebody else's
+    ends = [link for link in links(page.text) if "/book?" in link]
+    assert all("&nodes=1&" in link for link in ends)
+    assert "8 of 32 GPUs free from the start until then" in unescape(page.text)
+    form = re.search(r'href="([^"]+/book[^"]+)">Or fill in the form', page.text)
+    assert form is not None
+    assert "&nodes=1&" in unescape(form.group(1))
+    assert 'class="errors"' not in scene.mine.get(ends[0]).text
+
+
+def test_a_chosen_start_is_the_first_thing_of_a_week(scene: Scene) -> None:
+    week = links(scene.mine.get("/calendar").text)
+    day = re.search(r"start=(\d{4}-\d\d-\d\d)", week[-1])
+    assert day is not None
+    assert f"&day={day.group(1)}#choose" in week[-1]
+    assert '<div id="choose" tabindex="-1">' in scene.mine.get(week[-1]).text
+
+
+def test_hours_that_are_free_in_a_full_column_can_be_started_in(scene: Scene) -> None:
+    start = (scene.now + timedelta(days=9)).astimezone(ZONE).replace(hour=8, minute=0)
+    with scene.site.data() as data:
+        cluster = data.get_one(Cluster, scene.cluster.id)
+        quota = data.get_one(Quota, scene.quota.id)
+        for node in cluster.nodes:
+            factories.booking(
+                data, quota, on=[node], starts_at=start.astimezone(UTC), hours=10, now=scene.now
+            )
+    page = scene.mine.get(f"/calendar?day={start:%Y-%m-%d}")
+    assert ">≤32<" in page.text
+    assert "32 GPUs free from 06:00 to 08:00" in page.text
+    assert f"start={start:%Y-%m-%d}T06" in page.text
+    table = text_of(scene.mine.get(f"/calendar?view=table&day={start:%Y-%m-%d}"))
+    assert "32 GPUs free from 06:00 to 08:00" in table
+
+
+@pytest.mark.parametrize(
+    ("day", "told"),
+    [
+        ("2099-01-01", "bookings begin 90 days ahead at most"),
+        ("2020-01-01", "This time has passed"),
+        ("in 70 days", "after the end of the quota"),
+    ],
+)
+def test_where_nothing_can_be_booked_it_says_why(scene: Scene, day: str, told: str) -> None:
+    when = str((scene.now + timedelta(days=70)).date()) if day.startswith("in") else day
+    page = scene.mine.get(f"/calendar?day={when}")
+    assert told in text_of(page)
+    assert "Point at the time" not in text_of(page)
+    assert links(page.text) == []
 
 
 def test_without_a_quota_one_may_look(scene: Scene) -> None:

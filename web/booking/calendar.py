@@ -15,6 +15,7 @@ from allocator.authorization import Action, require
 from allocator.booking import calendar_queries
 from allocator.booking.booking_checks import grid_of
 from allocator.booking.calendar_queries import Own
+from allocator.booking.windows import Shape
 from allocator.capacity import GpuType
 from allocator.models import Cluster, Outage, Quota
 from allocator.upkeep import outage_queries
@@ -23,12 +24,13 @@ from web.booking import (
     calendar_drawing,
     calendar_grid,
     calendar_tables,
+    calendar_through,
     calendar_words,
     offer_words,
 )
 from web.booking.booking_forms import LOCAL
 from web.booking.calendar_drawing import Drawing, Row
-from web.booking.calendar_grid import Cell, Group, NodeLine
+from web.booking.calendar_grid import MOST_ROWS, Cell, Group, NodeLine, Room
 from web.booking.calendar_tables import RowFacts
 from web.booking.calendar_time import Edge, Span, Stretch, read_day, read_moment, stretch
 from web.identity import current_actor
@@ -77,14 +79,16 @@ class Pointing:
     def __init__(self, asked: Asked, now: datetime) -> None:
         self.asked, self.now = asked, now
         self.rules, self.zone = policy().bookings, settings().zone
+        self.soonest = now + self.rules.lead_time
 
-    def start_of(self, edge: Edge) -> datetime:
+    def start_of(self, cell: Cell) -> datetime:
         """Where a booking begins that is to begin in the cell."""
-        start = edge.starts_at
-        if self.asked.stretch.span is Span.MONTH:
-            start = self._day_start(edge)
-        soonest = self.now + self.rules.lead_time
-        return start if start >= soonest else grid_of(self.rules).ceil(soonest)
+        start = cell.edge.starts_at
+        if cell.part:
+            start = cell.part.starts_at
+        elif self.asked.stretch.span is Span.MONTH:
+            start = self._day_start(cell.edge)
+        return grid_of(self.rules).ceil(max(start, self.soonest))
 
     def end_of(self, edge: Edge) -> datetime:
         """Where one ends that is to end in the cell: days of booking end where the next ones begin."""
@@ -99,22 +103,62 @@ class Pointing:
     def link(self, cell: Cell) -> Link | None:
         """Where the cell leads, or None where nothing can begin or end."""
         quota, start = self.asked.quota, self.asked.start
-        if quota is None or not cell.free_gpus or cell.edge.ends_at <= self.now:
+        if quota is None or cell.edge.ends_at <= self.now:
             return None
-        if start is not None and (end := self.end_of(cell.edge)) > start:
-            if end - start > self.rules.max_length:
+        if start is not None and cell.rooms is not None:
+            end = self.end_of(cell.edge)
+            shape = self.fit(cell.rooms)
+            if shape is None or end - start > self.rules.max_length:
                 return None
-            return Link(self.form_url(start, end - start), calendar_words.end_label(cell, end), True)
-        begin = self.start_of(cell.edge)
-        if begin >= cell.edge.ends_at or begin > self.now + self.rules.max_ahead:
+            return Link(self.form_url(start, end - start, shape), calendar_words.end_label(cell, end), True)
+        begin = self.start_of(cell)
+        ends_at = cell.part.ends_at if cell.part else cell.edge.ends_at
+        if not (cell.free_gpus or cell.part) or begin >= ends_at or begin > self.latest:
             return None
         if not quota.valid_from <= begin < quota.valid_until:
             return None
-        address = here(start=self._local(begin)) + "#choose"
-        return Link(address, calendar_words.start_label(cell, begin), False)
+        changes = {"start": self._local(begin)}
+        if self.asked.stretch.span is not Span.DAY:
+            # from its day on: on a narrow screen too the start is in sight and the ends are beside it
+            changes["day"] = begin.astimezone(self.zone).date().isoformat()
+        return Link(here(**changes) + "#choose", calendar_words.start_label(cell, begin), False)
 
-    def form_url(self, start: datetime, length: timedelta) -> str:
-        """The booking form with the window filled in, and the shape that was applied for."""
+    @property
+    def latest(self) -> datetime:
+        """The last moment at which a booking may begin now."""
+        return self.now + self.rules.max_ahead
+
+    def fit(self, rooms: Sequence[Room]) -> Shape | None:
+        """What of the shape that was applied for finds room."""
+        quota = self.asked.quota
+        assert quota is not None
+        wanted = Shape(quota.application.nodes, quota.application.gpus_per_node)
+        return calendar_through.fit(rooms, wanted, whole=not quota.cluster.shares_nodes)
+
+    def through(self, found: Found) -> Found:
+        """The same with what stays free from the chosen start on, in the cells that may end a booking."""
+        stretch, start = self.asked.stretch, self.asked.start
+        if start is None or start <= self.now:
+            return found
+        ends = [self.end_of(edge) for edge in stretch.cells]
+        first = next((n for n, end in enumerate(ends) if end > start), len(ends))
+        until = [end + self.rules.cleaning for end in ends[first:]]
+        rooms = calendar_through.rooms(found.lines.values(), stretch, start, until)
+        return replace(found, cells=calendar_through.after(found.cells, first, rooms))
+
+    def form_without_end(self, found: Found) -> str:
+        """The form with the start alone pointed at: the shortest booking, and what is free for it."""
+        start, length, stretch = self.asked.start, self.rules.min_length, self.asked.stretch
+        assert start is not None
+        since, until = _reach(self.asked)
+        if not since <= start <= until - length:
+            return self.form_url(start, length, None)  # nothing was read about that time
+        end = start + length + self.rules.cleaning
+        rooms = calendar_through.rooms(found.lines.values(), stretch, start, [end])
+        return self.form_url(start, length, self.fit(rooms[0]))
+
+    def form_url(self, start: datetime, length: timedelta, shape: Shape | None) -> str:
+        """The booking form with the window filled in, and the shape that is free then."""
         quota = self.asked.quota
         assert quota is not None
         return url_for(
@@ -123,8 +167,8 @@ class Pointing:
             edit=1,
             starts_at=self._local(start),
             hours=offer_words.hours(length),
-            nodes=quota.application.nodes,
-            gpus_per_node=quota.application.gpus_per_node,
+            nodes=shape.nodes if shape else quota.application.nodes,
+            gpus_per_node=shape.gpus if shape else quota.application.gpus_per_node,
         )
 
     def _local(self, moment: datetime) -> str:
@@ -151,26 +195,22 @@ def show() -> ResponseReturnValue:
     asked = _read(now)
     if asked is None:
         return render_template("calendar/nothing.html")
-    found = _find(asked, now)
+    pointing = Pointing(asked, now)
+    found = pointing.through(_find(asked, now))
     rows, group = _rows(found)
     drawing = None
     if not asked.table:
         drawing = calendar_drawing.draw(
             asked.stretch, found.cells, rows, found.own, now=now, chosen=asked.start
         )
-    return _page(asked, found, rows, group, drawing, now)
+    return _page(pointing, found, rows, group, drawing)
 
 
 def _page(
-    asked: Asked,
-    found: Found,
-    rows: Sequence[Row],
-    group: Group | None,
-    drawing: Drawing | None,
-    now: datetime,
+    pointing: Pointing, found: Found, rows: Sequence[Row], group: Group | None, drawing: Drawing | None
 ) -> str:
+    asked, now = pointing.asked, pointing.now
     span, first = asked.stretch.span, asked.stretch.first
-    pointing = Pointing(asked, now)
     links = [pointing.link(cell) for cell in found.cells]
     return render_template(
         "calendar/show.html",
@@ -182,7 +222,7 @@ def _page(
         links=links,
         pointed=list(zip(found.cells, links, strict=True)),
         row_page=_row_page(asked, found, rows) if asked.table else None,
-        form_url=pointing.form_url,
+        pointing=pointing,
         earlier=span.before(first),
         later=span.after(first),
         today=now.astimezone(settings().zone).date(),
@@ -239,18 +279,32 @@ def _find(asked: Asked, now: datetime) -> Found:
     """Five queries, however many nodes there are."""
     cluster, kind, window = asked.choice.cluster, asked.choice.gpu_type.name, asked.stretch.window
     nodes = calendar_queries.nodes(db(), cluster, kind)
-    slots = calendar_queries.taken(db(), cluster, kind, window)
+    slots = calendar_queries.taken(db(), cluster, kind, _reach(asked), window[0])
     own = calendar_queries.own_bookings(db(), current_actor(), cluster, kind, window)
     demand = calendar_queries.demand(db(), cluster, kind)
     lines = calendar_grid.lines(nodes, slots, asked.stretch, now)
+    cells = calendar_grid.cells(lines, asked.stretch, set(own), demand)
+    # a month of very many nodes would take too long: whoever looks for hours there opens the day
+    if asked.stretch.span is not Span.MONTH or len(nodes) <= MOST_ROWS:
+        soonest = now + policy().bookings.lead_time
+        cells = calendar_through.with_parts(cells, lines, asked.stretch, soonest)
     return Found(
         lines,
-        calendar_grid.groups(nodes) if len(nodes) > calendar_grid.MOST_ROWS else (),
+        calendar_grid.groups(nodes) if len(nodes) > MOST_ROWS else (),
         own,
         {outage.id: outage for outage in outage_queries.coming(db(), cluster, *window)},
         demand,
-        calendar_grid.cells(lines, asked.stretch, set(own), demand),
+        cells,
     )
+
+
+def _reach(asked: Asked) -> tuple[datetime, datetime]:
+    """The stretch, and with a chosen start all that a booking from there to one of its ends would meet."""
+    since, until = asked.stretch.window
+    if asked.start is None:
+        return since, until
+    longest = policy().bookings.max_length
+    return max(min(since, asked.start), since - longest), until + timedelta(days=1)
 
 
 def _rows(found: Found) -> tuple[list[Row], Group | None]:

@@ -40,16 +40,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """One cell: its place, and the heights of its bars of demand and of what is free."""
+    """One cell: its place, and the heights of its bars of what is free, for all of it or for a part."""
 
     cell: Cell
     x: int
     width: int
     free_height: int
-
-    @property
-    def full(self) -> bool:
-        return self.cell.free_gpus == 0
+    part_height: int
 
 
 @dataclass(frozen=True)
@@ -167,7 +164,13 @@ def _chosen(canvas: Canvas, moment: datetime) -> tuple[int, int]:
 def _columns(canvas: Canvas, cells: Sequence[Cell]) -> list[Column]:
     edges = [canvas.x(canvas.stretch.offset(cell.edge.starts_at)) for cell in cells] + [canvas.width]
     return [
-        Column(cell, edges[n], edges[n + 1] - edges[n], _part(cell.free_gpus, cell.gpus, FREE - NUMBER))
+        Column(
+            cell,
+            edges[n],
+            edges[n + 1] - edges[n],
+            _part(cell.free_gpus, cell.gpus, FREE - NUMBER),
+            _part(cell.part.free_gpus, cell.gpus, FREE - NUMBER) if cell.part else 0,
+        )
         for n, cell in enumerate(cells)
     ]
 

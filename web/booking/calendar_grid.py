@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
+from typing import NamedTuple
 
 from allocator.booking.calendar_queries import CalendarNode, Demand, Taken
 from allocator.models import NodeState
@@ -44,16 +45,34 @@ class NodeLine:
     masks: list[int]
     away: list[bool]  # out of service, not there yet or not any more
     slots: list[Taken] = field(default_factory=list)
+    beyond: list[Taken] = field(default_factory=list)  # before or after the stretch
 
     def free(self, cell: int) -> int:
         """GPUs that are free during the whole cell."""
         return 0 if self.away[cell] else self.node.gpus - self.masks[cell].bit_count()
 
 
+class Room(NamedTuple):
+    """A node of `size` GPUs of which `free` stay free through a window, `run` of them side by side."""
+
+    size: int
+    free: int
+    run: int
+
+
+class Part(NamedTuple):
+    """Hours of a cell in which GPUs are free that are not so for all of it."""
+
+    starts_at: datetime
+    ends_at: datetime
+    free_gpus: int
+
+
 @dataclass(frozen=True)
 class Cell:
     """One cell over all nodes. ``gpus`` are those in service for all of it, taken or not; ``level`` 0 to 3 of
-    demand, None where no plan reaches."""
+    demand, None where no plan reaches. After a chosen start all numbers are of what stays free from there on,
+    and ``rooms`` says it of each node (see web.booking.calendar_through)."""
 
     edge: Edge
     gpus: int
@@ -62,6 +81,8 @@ class Cell:
     level: int | None
     own: Sequence[int]
     outages: Sequence[int]
+    part: Part | None = None
+    rooms: Sequence[Room] | None = None
 
 
 def groups(nodes: Sequence[CalendarNode]) -> list[Group]:
@@ -93,6 +114,9 @@ def lines(
     for slot in slots:
         line = found.get(slot.node_id)
         if line is None:  # it went away between two queries
+            continue
+        if slot.last <= 0 or slot.first >= stretch.seconds:
+            line.beyond.append(slot)
             continue
         line.slots.append(slot)
         mask = (1 << slot.gpu_to) - (1 << slot.gpu_from)

@@ -11,12 +11,17 @@ from allocator.booking.calendar_queries import Own
 from allocator.models import Outage
 from allocator.models.outages import OutageKind
 from config.i18n import N_
-from web.booking.calendar_grid import Cell
+from web.booking.calendar_grid import Cell, Part
 from web.booking.calendar_time import Span
-from web.formats import moment, number
+from web.formats import clock, moment, number
 
 # By the level of web.calendar_grid: how much others want the hour, as the latest plan priced it.
 SPANS = {Span.DAY: N_("Day"), Span.WEEK: N_("Week"), Span.MONTH: N_("Month")}
+LEAST = {
+    Span.DAY: N_("Each number is the GPUs that are free for the whole hour."),
+    Span.WEEK: N_("Each number is the GPUs that are free for all 6 hours of the column."),
+    Span.MONTH: N_("Each number is the GPUs that are free for the whole day."),
+}
 DEMAND = (N_("low"), N_("moderate"), N_("high"), N_("very high"))
 OUTAGES = {OutageKind.MAINTENANCE: N_("Maintenance"), OutageKind.OUTAGE: N_("Outage")}
 
@@ -28,10 +33,44 @@ def demand_word(level: int | None) -> str:
 
 def free_words(cell: Cell) -> str:
     """`12 of 512 GPUs free, demand high`."""
-    free = gettext("%(free)s of %(all)s GPUs free", free=number(cell.free_gpus), all=number(cell.gpus))
+    if cell.part:
+        free = part_words(cell.part)
+    elif cell.rooms is not None:
+        free = gettext(
+            "%(free)s of %(all)s GPUs free from the start until then",
+            free=number(cell.free_gpus),
+            all=number(cell.gpus),
+        )
+    else:
+        free = gettext("%(free)s of %(all)s GPUs free", free=number(cell.free_gpus), all=number(cell.gpus))
     if cell.level is None:
         return str(free)
     return f"{free}, {gettext('demand %(word)s', word=demand_word(cell.level))}"
+
+
+def least(span: Span, chosen: bool) -> str:
+    """What the numbers of free GPUs are: after a chosen start they are another thing."""
+    if chosen:
+        return str(
+            gettext(
+                "After the start the numbers are the GPUs that stay free from there until the column's end."
+            )
+        )
+    return str(gettext(LEAST[span]))
+
+
+def part_words(part: Part) -> str:
+    """`496 GPUs free from 20:00 to 24:00`: of a cell in which none is free for all of it."""
+    since, until = (clock(edge) for edge in (part.starts_at, part.ends_at))
+    return str(
+        ngettext(
+            "%(num)s GPU free from %(since)s to %(until)s",
+            "%(num)s GPUs free from %(since)s to %(until)s",
+            part.free_gpus,
+            since=since,
+            until=until,
+        )
+    )
 
 
 def start_label(cell: Cell, start: datetime) -> str:
