@@ -6,15 +6,16 @@ import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from itertools import count
 from pathlib import Path
 
+import argon2
 import hypothesis
 import pytest
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 from allocator import migrate
+from allocator.accounts import passwords
 from allocator.db import Database
 from config.settings import NOT_SETTINGS, Settings, load_settings
 from tests import postgres
@@ -24,7 +25,6 @@ from tests.guard import forbid_outside_network, skips_are_failures
 pytest_plugins = ("tests.contract.labs", "tests.browser.chromium")
 
 TEST_SECRET = "only-for-tests-only-for-tests-only-for-tests"
-_numbers = count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -72,6 +72,14 @@ def _fresh_settings() -> Iterator[None]:
     load_settings.cache_clear()
 
 
+@pytest.fixture(autouse=True)
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Argon2 is slow on purpose; only the tests of passwords themselves are about that."""
+    monkeypatch.setattr(
+        passwords, "_hasher", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    )
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """A production-like site in its own folder, on SQLite, with the simulated cluster."""
@@ -114,13 +122,17 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
     return f"sqlite+pysqlite:///{path}"
 
 
+@pytest.fixture(scope="session")
+def postgres_copies(postgres_server: postgres.PostgresServer, postgres_template: str) -> postgres.Copies:
+    """Where the tests of one process get their databases."""
+    return postgres.Copies(postgres_server, postgres_template)
+
+
 @pytest.fixture
-def postgres_url(postgres_server: postgres.PostgresServer, postgres_template: str) -> Iterator[str]:
+def postgres_url(postgres_server: postgres.PostgresServer, postgres_copies: postgres.Copies) -> Iterator[str]:
     """A fresh migrated PostgreSQL database."""
-    name = f"kezek_{next(_numbers)}"
-    postgres_server.create(name, postgres_template)
-    yield postgres_server.url(name)
-    postgres_server.drop(name)
+    yield postgres_server.url(postgres_copies.take())
+    postgres_copies.give_back()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])

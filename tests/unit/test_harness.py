@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
-from allocator import migrate
+from allocator import events, migrate
+from allocator.actors import SYSTEM
 from allocator.db import Database
+from tests import factories
 
 ROOT = Path(__file__).parents[2]
 CASES = """
@@ -66,3 +69,20 @@ def test_one_tests_rows_are_not_another_ones(database: Database, turn: int) -> N
     with database.transaction() as session:
         session.execute(text("CREATE TABLE left_behind (turn integer)"))
         session.execute(text("INSERT INTO left_behind VALUES (:turn)"), {"turn": turn})
+
+
+@pytest.mark.parametrize(("turn", "disarmed"), [(1, False), (2, True), (3, False)])
+def test_a_database_comes_back_as_it_was_made(database: Database, turn: int, disarmed: bool) -> None:
+    """Numbers and the chain of events begin anew, and a guard that was switched off is on again."""
+    with database.transaction() as session:
+        person = factories.person(session)
+        events.record(session, SYSTEM, person, "person.registered", after={"turn": turn}, now=factories.NOW)
+        assert (person.id, session.scalar(text("SELECT max(seq) FROM events"))) == (1, 1)
+    with pytest.raises(DBAPIError, match="append-only"), database.transaction() as session:
+        session.execute(text("UPDATE events SET kind = 'x'"))
+    if disarmed:
+        with database.transaction() as session:
+            sqlite = session.get_bind().dialect.name == "sqlite"
+            session.execute(
+                text("DROP TRIGGER events_no_update" if sqlite else "ALTER TABLE events DISABLE TRIGGER ALL")
+            )

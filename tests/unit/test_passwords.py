@@ -9,6 +9,12 @@ from hypothesis import strategies as st
 
 from allocator.accounts.passwords import hash_password, needs_rehash, password_faults, verify_password
 
+
+@pytest.fixture(autouse=True)
+def cheap_passwords() -> None:
+    """Here they cost what they cost."""
+
+
 WHO = {"email": "aigerim.sapar@example.kz", "name": "Aigerim Sapar"}
 
 
