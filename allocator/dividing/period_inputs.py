@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload
 
 from allocator import ledger
@@ -22,6 +22,7 @@ from allocator.models import (
     Application,
     Cluster,
     Node,
+    NodeSlot,
     NodeState,
     Period,
     PeriodClaim,
@@ -38,13 +39,19 @@ MERIT_STEPS = 10**6  # merit factors are compared to the millionth
 
 @dataclass(frozen=True)
 class Capacity:
-    """GPU-hours of a window: ``calendar`` less ``maintenance`` less ``reserve`` is divided."""
+    """GPU-hours of a window: ``calendar`` less ``maintenance`` less ``reserve`` is divided.
+
+    Of ``gpus``, so many join or leave within it (``gpus_partly``) and so many stand still now
+    (``gpus_away``); ``outages`` are GPU-hours that published outages and maintenance take.
+    """
 
     calendar: int
     maintenance: int
     reserve: int
     gpus: int
+    gpus_partly: int
     gpus_away: int
+    outages: int
     hours: int
     reserve_percent: int
 
@@ -56,7 +63,9 @@ class Capacity:
         """Where the numbers came from, for the period's row and its page."""
         return {
             "gpus": self.gpus,
+            "gpus_partly": self.gpus_partly,
             "gpus_away": self.gpus_away,
+            "outages": self.outages,
             "hours": self.hours,
             "reserve_percent": self.reserve_percent,
         }
@@ -71,27 +80,88 @@ def capacity_of(
     maintenance: int | None = None,
     reserve: int | None = None,
 ) -> Capacity:
-    """All GPUs of the type for whole hours of the window, less what stands still, less the reserve.
+    """All GPUs of the type while they are there in the window, less what stands still, less the reserve.
 
-    Maintenance left out is what nodes that are down or drained now would miss; the reserve left out is the
-    policy's percentage of the rest. Raises Invalid (``maintenance``, ``reserve``) beyond what there is.
+    Maintenance left out is what published outages take (R-8) and what nodes that are down or drained now
+    would miss; the reserve left out is the policy's percentage of the rest. Raises Invalid
+    (``maintenance``, ``reserve``) beyond what there is.
     """
-    away = Node.state.in_((NodeState.DOWN, NodeState.DRAINED))
-    gpus, gpus_away = session.execute(
-        select(
-            func.coalesce(func.sum(Node.gpus), 0), func.coalesce(func.sum(Node.gpus).filter(away), 0)
-        ).where(Node.cluster_id == cluster.id, Node.gpu_type == gpu_type, Node.state != NodeState.GONE)
-    ).one()
-    hours = int((window[1] - window[0]).total_seconds()) // HOUR
-    calendar = int(gpus) * hours
-    lost = int(gpus_away) * hours if maintenance is None else maintenance
+    stays = _stays(session, cluster, gpu_type, window)
+    whole = (window[1] - window[0]).total_seconds()
+    calendar = sum(stay.gpus * stay.seconds for stay in stays.values()) // HOUR
+    away = [stay for stay in stays.values() if stay.away]
+    outages = _outages(session, {key: stay for key, stay in stays.items() if not stay.away}) // HOUR
+    missed = sum(stay.gpus * stay.seconds for stay in away) // HOUR + outages
+    lost = missed if maintenance is None else maintenance
     if not 0 <= lost <= calendar:
         raise Invalid({"maintenance": [_between(calendar)]})
     percent = policy.periods.reserve_percent
     kept = (calendar - lost) * percent // 100 if reserve is None else reserve
     if not 0 <= kept <= calendar - lost:
         raise Invalid({"reserve": [_between(calendar - lost)]})
-    return Capacity(calendar, lost, kept, int(gpus), int(gpus_away), hours, percent)
+    return Capacity(
+        calendar,
+        lost,
+        kept,
+        gpus=sum(stay.gpus for stay in stays.values()),
+        gpus_partly=sum(stay.gpus for stay in stays.values() if stay.seconds < whole),
+        gpus_away=sum(stay.gpus for stay in away),
+        outages=outages,
+        hours=int(whole) // HOUR,
+        reserve_percent=percent,
+    )
+
+
+@dataclass(frozen=True)
+class _Stay:
+    """A node while it is there within the window."""
+
+    gpus: int
+    away: bool
+    since: datetime
+    until: datetime
+
+    @property
+    def seconds(self) -> int:
+        return int((self.until - self.since).total_seconds())
+
+
+def _stays(
+    session: Session, cluster: Cluster, gpu_type: str, window: tuple[datetime, datetime]
+) -> dict[int, _Stay]:
+    nodes = session.execute(
+        select(Node.id, Node.gpus, Node.state, Node.joins_at, Node.leaves_at).where(
+            Node.cluster_id == cluster.id, Node.gpu_type == gpu_type, Node.state != NodeState.GONE
+        )
+    )
+    away = (NodeState.DOWN, NodeState.DRAINED)
+    since, until = window
+    stays = {
+        key: _Stay(gpus, state in away, max(since, joins or since), min(until, leaves or until))
+        for key, gpus, state, joins, leaves in nodes
+    }
+    return {key: stay for key, stay in stays.items() if stay.since < stay.until}
+
+
+def _outages(session: Session, stays: Mapping[int, _Stay]) -> int:
+    """GPU-seconds that published outages take of these stays; the slots of one node never overlap."""
+    if not stays:
+        return 0
+    slots = session.execute(
+        select(
+            NodeSlot.node_id, NodeSlot.gpu_to - NodeSlot.gpu_from, NodeSlot.starts_at, NodeSlot.ends_at
+        ).where(
+            NodeSlot.outage_id.is_not(None),
+            NodeSlot.starts_at < max(stay.until for stay in stays.values()),
+            NodeSlot.ends_at > min(stay.since for stay in stays.values()),
+        )
+    )
+    seconds = 0
+    for node, gpus, starts_at, ends_at in slots:
+        if stay := stays.get(node):
+            common = min(ends_at, stay.until) - max(starts_at, stay.since)
+            seconds += gpus * max(0, int(common.total_seconds()))
+    return seconds
 
 
 def _between(most: int) -> Fault:

@@ -23,9 +23,14 @@ from allocator.models import (
     Credit,
     Decision,
     Event,
+    Node,
+    NodeSlot,
+    NodeState,
+    Outage,
+    OutageKind,
     OutboxItem,
 )
-from allocator.states import PeriodState, ProposalState
+from allocator.states import OutageState, PeriodState, ProposalState
 from tests import factories
 from tests.dividing import DECEMBER, HOUR, KEY, POLICY, Site, make_site, shares
 from tests.factories import NOW
@@ -55,6 +60,33 @@ def test_capacity_is_calendar_less_maintenance_less_reserve(site: Site) -> None:
     assert sum(pool.guarantee for pool in period.pools) <= period.capacity
     science = next(pool for pool in period.pools if pool.slug == "science")
     assert science.guarantee == 23_000 * 30 // 100
+
+
+def test_nodes_count_while_they_are_there_and_not_in_an_outage(site: Site) -> None:
+    """Of four nodes with eight GPUs: one comes late and has an outage, one leaves, one is down."""
+    session, (first, last) = site.session, DECEMBER
+    late, leaving, broken, _ = session.scalars(select(Node).order_by(Node.name))
+    late.joins_at, late.state = first + timedelta(days=10), NodeState.EXPECTED
+    leaving.leaves_at, broken.state = first + timedelta(days=1), NodeState.DOWN
+    outage = Outage(
+        cluster=site.cluster,
+        kind=OutageKind.MAINTENANCE,
+        state=OutageState.PUBLISHED,
+        starts_at=last - timedelta(hours=5),
+        ends_at=last + timedelta(hours=7),
+        reason="New firmware.",
+        created_by_id=site.one.person_id,
+        created_at=NOW,
+    )
+    outage.slots = [
+        NodeSlot(node_id=late.id, gpu_from=0, gpu_to=8, starts_at=outage.starts_at, ends_at=outage.ends_at)
+    ]
+    session.add(outage)
+    session.flush()
+    period = site.open()
+    assert period.calendar == 8 * 24 * (21 + 1 + 31 + 31)
+    assert period.maintenance == 8 * 24 * 31 + 8 * 5
+    assert (period.details["gpus_partly"], period.details["outages"]) == (16, 8 * 5)
 
 
 def test_claims_record_what_their_weight_came_from(site: Site) -> None:
