@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from sqlalchemy import func, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, func, insert, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from allocator import events
@@ -33,7 +33,10 @@ class NodeSeen:
 
 @dataclass(frozen=True)
 class GpuType:
-    """Nodes of one GPU type; ``gpus_per_node`` is the largest among them, ``gpus`` the sum of all."""
+    """Nodes of one GPU type; ``gpus_per_node`` is the largest among them, ``gpus`` the sum of all.
+
+    Announced nodes that have not come yet count among all of them, for bookings of later days, and apart.
+    """
 
     name: str
     nodes: int
@@ -41,6 +44,24 @@ class GpuType:
     gpus: int
     up: int
     gpus_up: int
+    awaited: int = 0
+    gpus_awaited: int = 0
+
+    @property
+    def nodes_there(self) -> int:
+        """Nodes that have come, be they down."""
+        return self.nodes - self.awaited
+
+    @property
+    def gpus_there(self) -> int:
+        """The GPUs of nodes that have come."""
+        return self.gpus - self.gpus_awaited
+
+
+def awaited() -> ColumnElement[bool]:
+    """``is_awaited`` as a condition on nodes."""
+    late = (Node.state == NodeState.DOWN) & Node.joins_at.is_not(None) & (Node.seen_at < Node.joins_at)
+    return or_(Node.state == NodeState.EXPECTED, late)
 
 
 def declare_clusters(session: Session, clusters: Sequence[tuple[str, str]], now: datetime) -> None:
@@ -180,7 +201,7 @@ def gpu_types(session: Session, cluster: Cluster) -> dict[str, GpuType]:
 
 def gpu_types_of(session: Session, cluster_ids: Iterable[int]) -> dict[int, list[GpuType]]:
     """``gpu_types`` of several clusters by their ids, in one query."""
-    is_up = Node.state == NodeState.UP
+    is_up, is_to_come = Node.state == NodeState.UP, awaited()
     rows = session.execute(
         select(
             Node.cluster_id,
@@ -190,14 +211,18 @@ def gpu_types_of(session: Session, cluster_ids: Iterable[int]) -> dict[int, list
             func.sum(Node.gpus),
             func.count().filter(is_up),
             func.coalesce(func.sum(Node.gpus).filter(is_up), 0),
+            func.count().filter(is_to_come),
+            func.coalesce(func.sum(Node.gpus).filter(is_to_come), 0),
         )
         .where(Node.cluster_id.in_(list(cluster_ids)), Node.state != NodeState.GONE)
         .group_by(Node.cluster_id, Node.gpu_type)
         .order_by(Node.cluster_id, Node.gpu_type)
     )
     found: dict[int, list[GpuType]] = {}
-    for cluster_id, name, nodes, largest, gpus, up, gpus_up in rows:
-        found.setdefault(cluster_id, []).append(GpuType(name, nodes, largest, int(gpus), up, int(gpus_up)))
+    for cluster_id, name, nodes, largest, gpus, up, gpus_up, to_come, gpus_to_come in rows:
+        found.setdefault(cluster_id, []).append(
+            GpuType(name, nodes, largest, int(gpus), up, int(gpus_up), to_come, int(gpus_to_come))
+        )
     return found
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import func, not_, select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
-from allocator import ledger
+from allocator import capacity, ledger
 from allocator.actors import Actor, Role
 from allocator.authorization import Action, may, own_quotas
 from allocator.dividing.grants import Room
@@ -46,7 +46,7 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Offer:
-    """What a cluster has: GPUs of one type in all, and those of nodes that are up."""
+    """What a cluster has: GPUs of one type in all that have come, and those of nodes that are up."""
 
     cluster: Cluster
     gpu_type: str
@@ -136,7 +136,7 @@ def offers(session: Session) -> list[Offer]:
     rows = session.execute(
         select(Cluster, Node.gpu_type, func.count(), func.sum(Node.gpus), up)
         .join(Node.cluster)
-        .where(Node.state != NodeState.GONE)
+        .where(Node.state != NodeState.GONE, not_(capacity.awaited()))
         .group_by(Cluster.id, Cluster.slug, Node.gpu_type)
         .order_by(Cluster.slug, Node.gpu_type)
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from config.doctor import Check
 from config.settings import ClusterSettings, Settings
 from scheduler.clusters import connect
-from scheduler.clusters.base import ClusterError
+from scheduler.clusters.base import ClusterError, NodeState
 from scheduler.reconcile import MOST_SKEW
 
 
@@ -31,10 +31,12 @@ def _check(settings: ClusterSettings) -> Iterator[Check]:
         yield Check(name, False, f"{settings.adapter}: {error}", "Install what this adapter needs.")
         return
     gpus = sum(node.gpus for node in nodes)
+    missing = sum(node.state is not NodeState.UP for node in nodes)
+    out = f", {missing} of them down or drained" if missing else ""
     yield Check(
         name,
         bool(nodes),
-        f"{settings.adapter}, Slurm {health.version}, {len(nodes)} nodes with {gpus} GPUs",
+        f"{settings.adapter}, Slurm {health.version}, {len(nodes)} nodes with {gpus} GPUs{out}",
         "No node has GPUs: check Gres in slurm.conf.",
     )
     yield Check(

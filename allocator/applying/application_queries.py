@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, replace
 
-from sqlalchemy import ColumnElement, Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, func, not_, or_, select
 from sqlalchemy.orm import Session, joinedload, raiseload, selectinload
 
 from allocator import history
 from allocator.actors import Actor
 from allocator.applying.application_checks import Offer
 from allocator.authorization import Action, require, visible_applications
+from allocator.capacity import awaited
 from allocator.errors import NotFound
 from allocator.history import Change
 from allocator.inputs import one_line
@@ -158,6 +159,7 @@ def capacity_now(session: Session, application: Application) -> Capacity:
             Node.cluster_id == application.cluster_id,
             Node.gpu_type == application.gpu_type,
             Node.state != NodeState.GONE,
+            not_(awaited()),
         )
     ).one()
     promised = session.scalar(

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from allocator import capacity
+from allocator import capacity, overview
 from allocator.actors import Actor, Role
+from allocator.applying import application_queries
 from allocator.booking import bookings
 from allocator.booking.bookings import Ask
 from allocator.capacity import NodeSeen
@@ -64,6 +65,21 @@ def test_announced_nodes_are_booked_from_the_day_they_join(
         book(session, quota, 5, JOIN - HOUR)
     booking = book(session, quota, 6, JOIN)
     assert {"x01", "x02"} <= {slot.node.name for slot in booking.slots}
+
+
+def test_announced_nodes_are_not_counted_as_there(session: Session, quota: Quota, operator: Actor) -> None:
+    coming, late = announce(session, operator, quota.cluster)
+    late.state = NodeState.DOWN
+    session.flush()
+    there = capacity.gpu_types(session, quota.cluster)["h200"]
+    assert (there.nodes, there.nodes_there, there.gpus_there, there.awaited) == (6, 4, 32, 2)
+    assert [(offer.nodes, offer.gpus) for offer in overview.offers(session)] == [(4, 32)]
+    behind = application_queries.capacity_now(session, quota.application)
+    assert (behind.nodes, behind.gpus, behind.nodes_up) == (4, 32, 4)
+    # one that has worked and failed is there
+    coming.state, coming.seen_at = NodeState.DOWN, JOIN + HOUR
+    session.flush()
+    assert capacity.gpu_types(session, quota.cluster)["h200"].nodes_there == 5
 
 
 def test_the_inventory_takes_over_when_it_sees_them(session: Session, quota: Quota, operator: Actor) -> None:

@@ -20,6 +20,7 @@ from config.cli import kezek
 from config.clock import utcnow
 from config.settings import Settings
 from scheduler import checks
+from scheduler.clusters import base
 from scheduler.clusters.base import Reservation
 from scheduler.clusters.simulated import SimulatedCluster
 from scheduler.clusters.simulated_store import Fault
@@ -156,6 +157,13 @@ class TestDoctor:
             "cluster alem accounting": True,
             "cluster alem clock": True,
         }
+
+    def test_nodes_that_do_not_work_are_counted(self, tmp_path: Path) -> None:
+        settings = Settings(data_dir=tmp_path, secret_key=SECRET, clusters=(cluster_settings(tmp_path),))
+        SimulatedCluster(settings.clusters[0]).set_node("gpu0001", base.NodeState.DOWN, "fan")
+        told = next(check for check in checks.cluster(settings) if check.name == "cluster alem")
+        assert told.ok
+        assert "4 nodes with 32 GPUs, 1 of them down or drained" in told.detail
 
     @pytest.mark.parametrize(
         ("fault", "value", "bad"),
