@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime, time, timedelta
+from operator import itemgetter
 
 from flask import Blueprint, Response, render_template, request
 from flask.typing import ResponseReturnValue
@@ -15,6 +16,7 @@ from allocator import audit
 from allocator.audit import EventFilter
 from allocator.authorization import Action, require
 from config.clock import utcnow
+from web import audit_words as words
 from web.exports import csv_response
 from web.identity import current_actor
 from web.paging import paginate_rows
@@ -48,7 +50,8 @@ def index() -> ResponseReturnValue:
     return render_template(
         "audit/index.html",
         page=page,
-        kinds=audit.kinds(db(), actor),
+        kinds=sorted(((kind, words.kind_text(kind)) for kind in audit.kinds(db(), actor)), key=itemgetter(1)),
+        words=words,
         asked=request.args,
         misread=misread,
         details=details,
@@ -94,6 +97,7 @@ def timeline(subject_type: str, subject_id: int) -> ResponseReturnValue:
         page=page,
         subject_type=subject_type,
         subject_id=subject_id,
+        words=words,
         details=details,
     ), 200 if page.total else 404
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +14,23 @@ from allocator import events
 from allocator.accounts import administration
 from allocator.actors import SYSTEM, Role
 from allocator.models import Person
+from allocator.states import (
+    TRANSITIONS,
+    ApplicationState,
+    BookingState,
+    MoveState,
+    OutageState,
+    PeriodState,
+    ProposalState,
+    QuotaState,
+    ReclaimState,
+    RepairState,
+    ReservationState,
+    WaitlistState,
+)
 from tests import factories
 from tests.browsing import Site, text_of
+from web import audit_words
 
 NOW = factories.NOW
 
@@ -27,6 +44,34 @@ def auditor(site: Site) -> Person:
         actor = factories.actor_of(other)
         events.record(session, actor, other, "person.edited", now=NOW + timedelta(days=2), reason="=1+1")
         return row
+
+
+SOURCE = Path(events.__file__).parent
+RECORDED = re.compile(r'record\([^()]*?(?:\([^()]*\)[^()]*?)*?[ (]"([a-z_]+\.[a-z_]+)"')
+
+
+def test_every_event_has_a_word() -> None:
+    told = {kind for path in SOURCE.rglob("*.py") for kind in RECORDED.findall(path.read_text())}
+    assert len(told) > 40
+    named = {
+        ApplicationState: "application",
+        QuotaState: "quota",
+        BookingState: "booking",
+        ReservationState: "reservation",
+        OutageState: "outage",
+        RepairState: "repair",
+        MoveState: "booking_move",
+        WaitlistState: "waitlist_entry",
+        PeriodState: "period",
+        ProposalState: "proposal",
+        ReclaimState: "reclaim",
+    }
+    assert named.keys() == TRANSITIONS.keys()
+    for states, name in named.items():
+        targets = {target for aims in TRANSITIONS[states].values() for target in aims}
+        told |= {f"{name}.{target.value}" for target in targets}
+    assert told - audit_words.WHAT.keys() == set()
+    assert {kind.partition(".")[0] for kind in told} <= audit_words.SUBJECTS.keys()
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -47,6 +92,7 @@ def test_lists_and_narrows(site: Site, auditor: Person) -> None:
     browser = site.browser_of(auditor)
     text = text_of(browser.get("/audit"))
     assert "person.role_granted" in text
+    assert "Person: Was given a role" in text
     assert "role: operator" in text
     assert "=1+1" not in text_of(browser.get("/audit?kind=person.role_granted"))
     assert "=1+1" in text_of(browser.get("/audit?since=2026-11-25&subject_type=person"))
