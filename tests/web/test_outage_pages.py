@@ -52,9 +52,14 @@ def test_planning_publishing_and_calling_off(world: World) -> None:
     page = world.operator.get(made.location)
     assert "Nothing is booked there at that time" in text_of(page)
     assert "Draft" in text_of(page)
+    asked = text_of(world.operator.get(f"{made.location}/publish?variant=fewest_moves"))
+    assert "Nobody is moved and nobody gets a letter" in asked
+    assert "move them" not in asked
     done = submit(world.operator, f"{made.location}/publish?variant=fewest_moves", {})
     assert done.status_code == 303, text_of(done)
-    assert "Published" in text_of(world.operator.get(made.location))
+    published = text_of(world.operator.get(made.location))
+    assert "Published" in published
+    assert "Nobody had to move" in published
     off = submit(world.operator, f"{made.location}/call-off", {"reason": "The cables did not come."})
     assert off.status_code == 303
     assert "The cables did not come." in text_of(world.operator.get(made.location))
