@@ -39,6 +39,9 @@ class Layout:
         return self.state / "log"
 
 
+NODES_PER_LEAF = 2
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a lab is made of: ports[0] is slurmctld's, ports[1] slurmdbd's, the rest one per node.
@@ -58,6 +61,13 @@ class Plan:
     @property
     def node_names(self) -> list[str]:
         return [f"gpu{i:04d}" for i in range(1, self.nodes + 1)]
+
+    @property
+    def leaves(self) -> dict[str, list[str]]:
+        """The nodes under each leaf switch."""
+        names = self.node_names
+        firsts = range(0, len(names), NODES_PER_LEAF)
+        return {f"leaf{n}": names[first : first + NODES_PER_LEAF] for n, first in enumerate(firsts, 1)}
 
 
 def lines(settings: Mapping[str, object]) -> str:
@@ -112,6 +122,7 @@ def slurm_conf(plan: Plan, at: Layout, auth: Mapping[str, object]) -> str:
         "AccountingStorageEnforce": "associations,limits,qos,safe",
         "AccountingStoreFlags": "job_comment",
         "GresTypes": "gpu",
+        "TopologyPlugin": "topology/tree",
         "MaxArraySize": 10001,
         "MaxJobCount": 100000,
     }
@@ -132,6 +143,12 @@ def _nodes(plan: Plan) -> str:
         f"PartitionName={PARTITION} Nodes=ALL Default=YES "
         "MaxTime=7-0 DefaultTime=60 DefMemPerCPU=1000 State=UP\n"
     )
+
+
+def topology_conf(plan: Plan) -> str:
+    """topology.conf: a tree of two levels, a pair of nodes under each leaf."""
+    leaves = [f"SwitchName={leaf} Nodes={','.join(names)}\n" for leaf, names in plan.leaves.items()]
+    return "".join(leaves) + f"SwitchName=spine Switches={','.join(plan.leaves)}\n"
 
 
 def slurmdbd_conf(plan: Plan, at: Layout, auth: Mapping[str, object]) -> str:

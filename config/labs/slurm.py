@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from config.labs.clients import SYSTEM_PATH, TMP, Clients
-from config.labs.conf import CLUSTER, Layout, Plan, gres_conf, slurm_conf, slurmdbd_conf
+from config.labs.conf import CLUSTER, Layout, Plan, gres_conf, slurm_conf, slurmdbd_conf, topology_conf
 from config.labs.errors import LabError
 from config.labs.place import Host, Place, Sizes
 from config.labs.processes import Daemons, wait_until
@@ -243,6 +243,7 @@ class SlurmLab(Clients):
             "server.conf": slurm_conf(plan, self.layout, auth),
             "slurm.conf": f"include {etc / 'server.conf'}\n{self._client_conf()}",
             "gres.conf": gres_conf(self._devices(plan.gpus)),
+            "topology.conf": topology_conf(plan),
             "cgroup.conf": self._cgroup_conf(),
         }
         for name, text in texts.items():

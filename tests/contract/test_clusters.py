@@ -83,6 +83,12 @@ def test_nodes(world: World) -> None:
     }
 
 
+def test_leaf_switches(world: World) -> None:
+    leaf_of = {name: leaf for leaf, names in world.leaves.items() for name in names}
+    assert len(world.leaves) > 1
+    assert {node.name: node.switch for node in world.cluster.nodes()} == leaf_of
+
+
 def test_partitions(world: World) -> None:
     (partition,) = world.cluster.partitions()
     assert (partition.name, partition.nodes, partition.is_default) == ("gpu", len(world.nodes), True)

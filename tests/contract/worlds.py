@@ -24,9 +24,13 @@ from scheduler.clusters.simulated_store import Fault
 
 
 class World(ABC):
-    """``nodes`` are the cluster's; ``logins`` may have associations, jobs run as the first of them."""
+    """``nodes`` are the cluster's; ``logins`` may have associations, jobs run as the first of them.
+
+    ``leaves``: the nodes under each leaf switch.
+    """
 
     cluster: Cluster
+    leaves: dict[str, list[str]]
     nodes: list[str]
     logins: list[str]
     # Whether accounting knows which logins exist; a slurmdbd takes any name.
@@ -123,6 +127,8 @@ class SimulatedWorld(World):
         self.nodes = [node.name for node in self._simulated.nodes()]
         self.logins = ["games", "news", "mail"]
         self._simulated.set_unknown_logins(["stranger"])
+        self.leaves = {"leaf1": self.nodes[:2], "leaf2": self.nodes[2:]}
+        self._simulated.set_switches(self.leaves)
 
     def now(self) -> datetime:
         return self._simulated.now()
@@ -202,6 +208,7 @@ class LabWorld(World):
         }
         self.cluster = connect(ClusterSettings.model_validate(settings))
         self.nodes = lab.node_names
+        self.leaves = lab.plan.leaves
         # Associations may be for logins that cannot run jobs here.
         self.logins = [*dict.fromkeys([*lab.job_users, "games", "news", "mail"])][:3]
 
