@@ -40,6 +40,11 @@ class Item:
     shown: Callable[[Actor], bool] = everybody
     also: tuple[str, ...] = ()
 
+    @property
+    def for_everybody(self) -> bool:
+        """Whether it needs no role."""
+        return self.shown in (everybody, people)
+
 
 ITEMS: list[Item] = [
     Item("applications.index", N_("Applications"), people),
@@ -69,6 +74,7 @@ class Link:
     label: str
     url: str
     here: bool
+    for_staff: bool = False
 
 
 def has_endpoint(endpoint: str) -> bool:
@@ -80,7 +86,7 @@ def menu() -> list[Link]:
     """The lines that this reader may use; the one they are in is marked."""
     actor = current_actor()
     return [
-        Link(gettext(item.label), url_for(item.endpoint), _is_here(item))
+        Link(gettext(item.label), url_for(item.endpoint), _is_here(item), not item.for_everybody)
         for item in ITEMS
         if has_endpoint(item.endpoint) and item.shown(actor)
     ]
@@ -92,7 +98,7 @@ def duties() -> list[Link]:
     return [
         Link(gettext(item.label), url_for(item.endpoint), False)
         for item in ITEMS
-        if item.shown not in (everybody, people) and has_endpoint(item.endpoint) and item.shown(actor)
+        if not item.for_everybody and has_endpoint(item.endpoint) and item.shown(actor)
     ]
 
 
