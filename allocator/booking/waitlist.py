@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, contains_eager, joinedload
 
 from allocator import capacity, events
 from allocator.actors import Actor
-from allocator.authorization import Action, own_quotas, require
+from allocator.authorization import Action, own_quotas, require, visible_quotas
 from allocator.booking import bookings, calendar_queries, offers, planning
 from allocator.booking.booking_checks import grid_of
 from allocator.booking.congestion import Congestion, of_hours
@@ -220,8 +220,11 @@ def of_quota(session: Session, actor: Actor, quota: Quota) -> Sequence[WaitlistE
     ).all()
 
 
-def own(actor: Actor) -> Select[WaitlistEntry]:
-    """Open entries of one's own quotas: offers first, by their deadlines, then in order of arrival."""
+def own(actor: Actor, everybodys: bool = False) -> Select[WaitlistEntry]:
+    """Open entries of one's own quotas: offers first, by their deadlines, then in order of arrival.
+
+    ``everybodys``: of all the quotas that the actor's role shows.
+    """
     require(actor, Action.APPLICATION_CREATE)
     return (
         select(WaitlistEntry)
@@ -231,7 +234,7 @@ def own(actor: Actor) -> Select[WaitlistEntry]:
             contains_eager(WaitlistEntry.quota).contains_eager(Quota.application),
             joinedload(WaitlistEntry.booking),
         )
-        .where(WaitlistEntry.state.in_(OPEN), own_quotas(actor))
+        .where(WaitlistEntry.state.in_(OPEN), visible_quotas(actor) if everybodys else own_quotas(actor))
         .order_by(WaitlistEntry.state, WaitlistEntry.answer_until, WaitlistEntry.id)
     )
 

@@ -236,6 +236,13 @@ def test_a_feed_shows_bookings_and_maintenance(scene: Scene) -> None:
     assert found["outage-1"]["STATUS"] == "CONFIRMED"
 
 
+def test_the_page_says_in_which_language_a_feed_speaks(scene: Scene) -> None:
+    with scene.site.data() as data:
+        data.get_one(Person, scene.me.id).locale = "kk"
+    page = text_of(scene.mine.get("/account/calendars?lang=en"))
+    assert "in the language of your letters: Қазақша" in page
+
+
 def test_the_secret_is_shown_once_and_kept_as_a_hash(scene: Scene) -> None:
     token = make(scene)
     assert token not in scene.mine.get("/account/calendars").text

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from flask.testing import FlaskClient
 
+from allocator.actors import Role
 from allocator.models import Booking, Quota, WaitlistEntry
 from allocator.states import BookingState, WaitlistState
 from tests import calendars, factories
@@ -113,6 +114,17 @@ def test_when_nothing_is_free_one_waits_and_sees_the_rank(scene: Scene) -> None:
         f"{done.location}/withdraw", data=hidden_fields(scene.browser.get(f"{done.location}/withdraw"))
     )
     assert "You have left the waitlist" in text_of(scene.browser.get(gone.location))
+
+
+def test_auditors_see_everybodys_places(scene: Scene) -> None:
+    with scene.site.data() as data:
+        quota = data.get_one(Quota, scene.quota)
+        calendars.waiting(data, quota, quota.application.applicant, now=NOW)
+        auditor = factories.person(data, roles=[Role.AUDITOR])
+    browser = scene.site.browser_of(auditor)
+    assert "Place 1" not in text_of(browser.get("/waitlist"))
+    assert "Place 1" in text_of(browser.get("/waitlist?all=1"))
+    assert "Place 1" not in text_of(scene.stranger.get("/waitlist?all=1"))
 
 
 def test_who_could_book_now_need_not_wait(scene: Scene) -> None:

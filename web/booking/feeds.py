@@ -16,8 +16,8 @@ from config.clock import utcnow
 from web import limits, once
 from web.booking.feed_events import document
 from web.forms import Form, choices
-from web.i18n import LOCALES
-from web.identity import current_actor
+from web.i18n import LOCALES, NAMES
+from web.identity import current_actor, preferred_language
 from web.session import db, settings
 
 bp = Blueprint("feeds", __name__)
@@ -56,8 +56,14 @@ def index() -> ResponseReturnValue:
                 form.show(error)
         status = 422
     token = session.pop(SHOWN_ONCE, None) if request.method == "GET" else None
-    own = db().scalars(feeds.list_own(actor)).all()
-    return render_template("calendar/feeds.html", form=form, feeds=own, address=_address(token)), status
+    return render_template(
+        "calendar/feeds.html",
+        form=form,
+        feeds=db().scalars(feeds.list_own(actor)).all(),
+        address=_address(token),
+        # a calendar program has no language of its own to ask for
+        letters=NAMES[preferred_language() or settings().default_language],
+    ), status
 
 
 def _create(form: FeedForm) -> ResponseReturnValue:

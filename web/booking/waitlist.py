@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from flask import flash, redirect, render_template, url_for
+from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
@@ -16,6 +16,7 @@ from allocator.states import WaitlistState
 from config.clock import utcnow
 from config.i18n import N_
 from web import once
+from web.applying.quotas import sees_everybodys
 from web.booking.booking_forms import AnswerForm
 from web.booking.bookings import bp
 from web.identity import current_actor
@@ -28,9 +29,11 @@ ENTRY = "/waitlist/<int:entry_id>"
 
 @bp.get("/waitlist")
 def waiting() -> str:
-    """One's open places, offers first."""
-    page = paginate(db(), waitlist.own(current_actor()))
-    return render_template("bookings/waitlist.html", page=page)
+    """Open places, offers first: one's own, or `?all=1` for staff."""
+    staff = sees_everybodys()
+    everybodys = staff and request.args.get("all") == "1"
+    page = paginate(db(), waitlist.own(current_actor(), everybodys))
+    return render_template("bookings/waitlist.html", page=page, staff=staff, everybodys=everybodys)
 
 
 @bp.get(ENTRY)
