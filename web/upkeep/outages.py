@@ -213,10 +213,8 @@ def publish(outage_id: int) -> ResponseReturnValue:
             )
     except Conflict as error:
         return _show_page(outage, translated(error)), 409
-    if made:
-        flash(gettext("The outage is published. Letters on their way: %(count)s.", count=len(made)), "success")
-    else:
-        flash(gettext("The outage is published. Nobody had to move."), "success")
+    letters = gettext("The outage is published. Letters on their way: %(count)s.", count=len(made))
+    flash(letters if made else gettext("The outage is published. Nobody had to move."), "success")
     return redirect(url_for("outages.show", outage_id=outage.id), 303)
 
 
