@@ -8,6 +8,7 @@ from allocator import overview
 from allocator.authorization import Action, may
 from allocator.upkeep import moves, outage_queries
 from config.clock import utcnow
+from web.booking.bookings import waiting_for_a_yes
 from web.dividing import (
     period_words,
 )
@@ -26,6 +27,7 @@ def index() -> str:
     if not actor.is_signed_in:
         return render_template("home/welcome.html", offers=overview.offers(db()))
     now = utcnow()
+    held, offered = waiting_for_a_yes(now)
     work = overview.own_work(db(), actor, now)
     repairs = outage_queries.repairs_waiting(db()) if may(actor, Action.CLUSTER_CHANGE) else 0
     return render_template(
@@ -37,6 +39,8 @@ def index() -> str:
         duties=duties(),
         answers=db().scalars(moves.open_moves(actor, now).limit(overview.MOST)).all(),
         repairs=repairs,
+        held=held,
+        offered=offered,
     )
 
 

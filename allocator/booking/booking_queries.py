@@ -1,18 +1,21 @@
 """What the pages about quotas and bookings read; every list is narrowed to what the actor may see."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from sqlalchemy import Select, case, select
 from sqlalchemy.orm import Session, contains_eager, joinedload, lazyload, selectinload
 from sqlalchemy.orm.strategy_options import _AbstractLoad
 
-from allocator import history
+from allocator import capacity, history
 from allocator.actors import Actor
 from allocator.authorization import Action, require, visible_bookings, visible_quotas
+from allocator.booking.booking_checks import Ask
+from allocator.booking.windows import Shape
 from allocator.errors import NotFound
 from allocator.history import Change
 from allocator.models import Application, Booking, NodeSlot, Person, Quota, QuotaMember
-from allocator.states import OPEN_BOOKINGS, QuotaState
+from allocator.states import OPEN_BOOKINGS, VOID_BOOKINGS, BookingState, QuotaState
 
 LIVE = OPEN_BOOKINGS
 
@@ -98,7 +101,7 @@ def list_bookings(
 ) -> Select[Booking]:
     """Bookings of one's own quotas, or all one may see: the coming ones first, then the past, latest first.
 
-    ``past`` narrows to those that are over (True) or not (False).
+    ``past`` narrows to those that are over (True) or not (False). An offer that lapsed was never a booking.
     """
     require(actor, Action.APPLICATION_CREATE)
     live = Booking.state.in_(LIVE)
@@ -109,7 +112,7 @@ def list_bookings(
             joinedload(Booking.cluster),
             joinedload(Booking.reservation),
         )
-        .where(visible_bookings(_as(actor, everybodys)))
+        .where(visible_bookings(_as(actor, everybodys)), Booking.state != BookingState.LAPSED)
     )
     if quota is not None:
         statement = statement.where(Booking.quota_id == quota.id)
@@ -121,6 +124,33 @@ def list_bookings(
         Booking.starts_at.desc(),
         Booking.id.desc(),
     )
+
+
+def usual_shape(session: Session, quota: Quota) -> Shape:
+    """What a form may suggest: the shape booked last, else that applied for; no more nodes than work now."""
+    last = session.execute(
+        select(Booking.nodes, Booking.gpus_per_node)
+        .where(Booking.quota_id == quota.id, Booking.state.not_in(VOID_BOOKINGS))
+        .order_by(Booking.id.desc())
+        .limit(1)
+    ).first()
+    application = quota.application
+    nodes, gpus = last or (application.nodes, application.gpus_per_node)
+    gpu_type = capacity.gpu_types(session, quota.cluster).get(quota.gpu_type)
+    return Shape(max(min(nodes, gpu_type.up if gpu_type else nodes), 1), gpus)
+
+
+def own_copies(session: Session, quota: Quota, person_id: int | None, asks: Iterable[Ask]) -> dict[Ask, int]:
+    """Which of these the person has booked already, just so, with the number of the booking. One query."""
+    rows = session.execute(
+        select(Booking.id, Booking.starts_at, Booking.ends_at, Booking.nodes, Booking.gpus_per_node).where(
+            Booking.quota_id == quota.id,
+            Booking.booked_by_id == person_id,
+            Booking.state.not_in((*VOID_BOOKINGS, BookingState.HELD)),
+            Booking.starts_at.in_([ask.starts_at for ask in asks]),
+        )
+    )
+    return {Ask(row.nodes, row.gpus_per_node, row.starts_at, row.ends_at): row.id for row in rows}
 
 
 def _as(actor: Actor, everybodys: bool) -> Actor:

@@ -120,7 +120,9 @@ def faults_of(search: Search) -> dict[str, list[Fault]]:
         raise ValueError("a flexible booking has a window")
     faults = {field: list(found) for field, found in search.faults.items()}
     first, last = search.span(wish.length)
-    if wish.latest_at - wish.earliest_at < wish.length:
+    if wish.latest_at <= wish.earliest_at:
+        faults.setdefault("latest_at", []).append(Fault(N_("The window ends before it begins.")))
+    elif wish.latest_at - wish.earliest_at < wish.length:
         fault = Fault(N_("The window is shorter than the booking."))
         faults.setdefault("latest_at", []).append(fault)
     elif first > last:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from sqlalchemy import Select, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from allocator import capacity, prices
 from allocator.actors import Actor
@@ -203,6 +203,22 @@ def _of_person(person_id: int, quota: Quota) -> Select[Booking]:
         Booking.booked_by_id == person_id,
         Booking.state == BookingState.HELD,
         Booking.id.not_in(waited_for),
+    )
+
+
+def held_by(actor: Actor, now: datetime) -> Select[Booking]:
+    """What the actor holds and may say yes to, the most urgent first; not what the waitlist offers."""
+    waited_for = select(WaitlistEntry.booking_id).where(WaitlistEntry.state == WaitlistState.OFFERED)
+    return (
+        select(Booking)
+        .options(joinedload(Booking.quota).joinedload(Quota.application), joinedload(Booking.cluster))
+        .where(
+            Booking.booked_by_id == actor.person_id,
+            Booking.state == BookingState.HELD,
+            Booking.held_until > now,
+            Booking.id.not_in(waited_for),
+        )
+        .order_by(Booking.held_until, Booking.id)
     )
 
 

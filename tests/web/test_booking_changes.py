@@ -241,3 +241,36 @@ def test_who_runs_nothing_is_told_until_when(scene: Scene) -> None:
     told = text_of(scene.browser.get(scene.path))
     assert "No job has run in your booking" in told
     assert "the rest of the booking is released" in told
+
+
+def test_an_end_before_the_end_is_no_longer_booking(scene: Scene) -> None:
+    told = text_of(scene.browser.get(f"{scene.path}/change/longer?ends_at={local(NOW + 7 * HOUR)}"))
+    assert "to end it earlier, make it shorter" in told
+    told = text_of(scene.browser.get(f"{scene.path}/change/shorter?ends_at={local(NOW + 9 * HOUR)}"))
+    assert "to end it later, make it longer" in told
+
+
+def test_changes_are_priced(scene: Scene) -> None:
+    quote = text_of(scene.browser.get(f"{scene.path}/change/longer?ends_at={local(NOW + 10 * HOUR)}"))
+    assert re.search(r"To be paid [\d ,]+ ₸", quote)
+    quote = text_of(scene.browser.get(f"{scene.path}/change/shorter?ends_at={local(NOW + 3 * HOUR)}"))
+    assert re.search(r"Less to be paid [\d ,]+ ₸", quote)
+
+
+def test_longer_is_offered_once_it_is_possible(scene: Scene) -> None:
+    with scene.site.data() as data:
+        quota = data.get_one(Quota, scene.quota)
+        later = factories.booking(data, quota, starts_at=NOW + timedelta(days=9)).id
+    assert f"{scene.path}/change/longer" in scene.browser.get(scene.path).text
+    page = scene.browser.get(f"/bookings/{later}")
+    assert "/change/longer" not in page.text
+    assert "It can be made longer from" in text_of(page)
+
+
+def test_nights_that_one_has_booked_already_are_told(scene: Scene) -> None:
+    nights = pattern(last_day=pattern()["first_day"])
+    page = scene.browser.get(f"/quotas/{scene.quota}/repeat", query_string=nights)
+    assert re.search(r"To be paid [\d ,]+ ₸", text_of(page))
+    scene.browser.post(f"/quotas/{scene.quota}/repeat", data=hidden_fields(page) | nights)
+    again = text_of(scene.browser.get(f"/quotas/{scene.quota}/repeat", query_string=nights))
+    assert "You have booked exactly this already: Booking" in again

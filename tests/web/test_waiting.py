@@ -84,9 +84,10 @@ def test_a_window_is_promised(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"latest_at": FIRST.astimezone(ZONE).strftime(LOCAL)}, "The window is shorter than the booking"),
+        ({"latest_at": FIRST.astimezone(ZONE).strftime(LOCAL)}, "The window ends before it begins"),
+        ({"hours": "2000"}, "The window is shorter than the booking"),
         ({"hours": "x"}, "Enter a number"),
-        ({"hours": "0,001"}, "whole minutes"),
+        ({"hours": "0,001"}, "on the hour"),
         ({"nodes": "9"}, "between 1 and 1 nodes"),
         ({"earliest_at": ""}, "Fill this in"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from enum import StrEnum
 
 from flask import flash, redirect, render_template, request, url_for
@@ -17,7 +18,9 @@ from allocator.booking import booking_queries, changes, placing
 from allocator.booking.booking_checks import grid_of, off_boundary
 from allocator.errors import Fault, Invalid, NoCapacity, Stale
 from allocator.models import Booking
+from allocator.prices import PriceList
 from config.clock import utcnow
+from config.i18n import N_
 from web import (
     once,
 )
@@ -31,6 +34,9 @@ from web.forms import filled
 from web.identity import current_actor
 from web.policy import policy
 from web.session import db, settings
+
+NOT_LATER = N_("It ends on %(end)s already. Choose a later end; to end it earlier, make it shorter.")
+NOT_EARLIER = N_("It ends on %(end)s. Choose an earlier end; to end it later, make it longer.")
 
 
 class Change(StrEnum):
@@ -63,11 +69,12 @@ class Room:
 
 @dataclass(frozen=True)
 class Quoted:
-    """The booking after the change; `seconds` more (or less) GPU-seconds are charged."""
+    """The booking after the change; `seconds` more (or less) GPU-seconds and so many tenge are charged."""
 
     starts_at: datetime
     ends_at: datetime
     seconds: int
+    tenge: Decimal | None = None
 
 
 @bp.route(f"{BOOKING}/change/<any(longer,shorter,move):kind>", methods=["GET", "POST"])
@@ -141,6 +148,10 @@ def _quote(booking: Booking, asked: Change, at: datetime, room: Room, now: datet
         if not found.fits:
             raise NoCapacity(placing.TAKEN)
         return Quoted(found.ask.starts_at, found.ask.ends_at, 0)
+    if asked is Change.LONGER and at <= booking.ends_at:
+        raise Invalid({"ends_at": [Fault(NOT_LATER, {"end": booking.ends_at})]})
+    if asked is Change.SHORTER and at >= booking.ends_at:
+        raise Invalid({"ends_at": [Fault(NOT_EARLIER, {"end": booking.ends_at})]})
     fits = room.suggested is not None and (
         booking.ends_at < at <= room.suggested
         if asked is Change.LONGER
@@ -151,7 +162,14 @@ def _quote(booking: Booking, asked: Change, at: datetime, room: Room, now: datet
     if not grid_of(policy().bookings).holds(at):
         raise Invalid({"ends_at": [off_boundary(policy().bookings)]})
     seconds = int((at - booking.ends_at).total_seconds()) * booking.nodes * booking.gpus_per_node
-    return Quoted(booking.starts_at, at, seconds)
+    return Quoted(booking.starts_at, at, seconds, _tenge(booking, seconds))
+
+
+def _tenge(booking: Booking, seconds: int) -> Decimal | None:
+    """What so many more (or fewer) GPU-seconds make of the price; the year's free hours come first."""
+    costs, now = PriceList.read(db(), booking.quota, policy()), booking.gpu_seconds
+    before, after = (costs.price(charged, booking.starts_at, now) for charged in (now, now + seconds))
+    return after.total - before.total if after and before else None
 
 
 def _free(booking: Booking, asked: Change, at: datetime, now: datetime) -> list[datetime]:
@@ -174,7 +192,7 @@ def _do(booking: Booking, asked: Change, at: datetime, version: int, now: dateti
             said = gettext("%(hours)s GPU-hours were given back.", hours=gpu_hours(back))
         else:
             changes.move(db(), actor, booking, at, expected_version=version, rules=rules, now=now)
-            said = gettext("Your booking now begins at %(start)s.", start=moment(at))
+            said = gettext("Your booking now begins on %(start)s.", start=moment(at))
     flash(said, "success")
     return redirect(url_for("bookings.show", booking_id=booking.id), 303)
 
@@ -200,4 +218,5 @@ def _page(
         local=lambda start: start.astimezone(settings().zone).strftime(LOCAL),
         stale=stale,
         balance=ledger.balance(db(), booking.quota),
+        tariff=policy().tariff,
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from decimal import Decimal
+from itertools import groupby
 from typing import Any
 
 from flask import flash, redirect, render_template, request, url_for
@@ -21,6 +23,7 @@ from allocator.booking.series import Pattern
 from allocator.booking.windows import Shape
 from allocator.errors import Forbidden, Invalid, NoCapacity
 from allocator.models import Booking, BookingSeries, Quota
+from allocator.prices import PriceList
 from config.clock import utcnow
 from web import (
     once,
@@ -159,8 +162,26 @@ def _preview_page(quota: Quota, form: SeriesForm, gone: bool = False) -> Respons
         fields=_fields(form),
         why=_why,
         balance=ledger.balance(db(), quota),
+        same=booking_queries.own_copies(
+            db(), quota, current_actor().person_id, [one.ask for one in found.occurrences]
+        ),
+        total=_total(quota, found),
+        tariff=policy().tariff,
     )
     return page, 409 if gone or not found.fitting else 200
+
+
+def _total(quota: Quota, found: series.Preview) -> Decimal | None:
+    """Tenge for all that fit, each year by its own free hours; None where there is no tariff for it."""
+    costs, total = PriceList.read(db(), quota, policy()), Decimal(0)
+    fitting = [one.ask for one in found.fitting]
+    for _, asks in groupby(fitting, lambda ask: ask.starts_at.astimezone(settings().zone).year):
+        of_year = list(asks)
+        price = costs.price(sum(ask.gpu_seconds for ask in of_year), of_year[0].starts_at)
+        if price is None:
+            return None
+        total += price.total
+    return total
 
 
 def _why(one: series.Occurrence) -> str:
@@ -216,7 +237,8 @@ def _suggestion(quota: Quota) -> SeriesForm:
     today = utcnow().astimezone(settings().zone).date()
     pattern = series.nights(today + timedelta(days=1), today + 4 * WEEK, policy().bookings)
     form = SeriesForm(formdata=None, meta={"csrf": False})
-    form.nodes.data, form.gpus_per_node.data = quota.application.nodes, quota.application.gpus_per_node
+    shape = booking_queries.usual_shape(db(), quota)
+    form.nodes.data, form.gpus_per_node.data = shape.nodes, shape.gpus
     form.weekdays.data = [str(day) for day in sorted(pattern.weekdays)]
     form.start.data, form.first_day.data, form.last_day.data = (
         pattern.start,

@@ -78,20 +78,10 @@ def _happening(change: Change) -> Happening:
 
 def situation(booking: Booking, used: int, rules: BookingRules, now: datetime) -> Situation:
     """What the top of a booking's page says; `used` are the GPU-seconds that jobs used in it so far."""
-    if booking.state == BookingState.CANCELLED:
-        return Situation(
-            "info", gettext("This booking was given back"), gettext("Nothing is charged for it.")
-        )
-    if booking.state == BookingState.LAPSED:
-        return Situation(
-            "info",
-            gettext("This was never booked"),
-            gettext("The time is free for others; nothing is charged."),
-        )
+    if found := over(booking, used, now):
+        return found
     if booking.state == BookingState.PLANNED:
         return _planned(booking, rules)
-    if booking.state == BookingState.ENDED or booking.ends_at <= now:
-        return Situation("info", gettext("This booking is over"), _used(booking, used))
     state = booking.reservation.state
     if state == ReservationState.BLOCKED:
         return _blocked(booking)
@@ -108,8 +98,26 @@ def situation(booking: Booking, used: int, rules: BookingRules, now: datetime) -
         return _unused(booking, booking.no_show_warned_at + rules.no_show_grace, command)
     left = gettext("%(time)s are left.", time=duration(booking.ends_at - now))
     return Situation(
-        "success", gettext("Your booked time is running"), f"{left} {_used(booking, used)}", command
+        "success", gettext("Your booked time is running"), f"{left} {used_of(booking, used)}", command
     )
+
+
+def over(booking: Booking, used: int, now: datetime) -> Situation | None:
+    """What is said of a booking that is over, or never was; None of one that is not over."""
+    if booking.state == BookingState.CANCELLED:
+        return Situation(
+            "info", gettext("This booking was given back"), gettext("Nothing is charged for it.")
+        )
+    if booking.state == BookingState.LAPSED:
+        return Situation(
+            "info",
+            gettext("This was never booked"),
+            gettext("The time is free for others; nothing is charged."),
+        )
+    planned = booking.state == BookingState.PLANNED
+    if booking.state == BookingState.ENDED or (booking.ends_at <= now and not planned):
+        return Situation("info", gettext("This booking is over"), used_of(booking, used))
+    return None
 
 
 def _unused(booking: Booking, until: datetime, command: str) -> Situation:
@@ -148,13 +156,16 @@ def countdown(booking: Booking, now: datetime) -> str:
 
 def node_names(booking: Booking, rules: BookingRules, now: datetime) -> str:
     """The nodes once they are settled; before, only the day on which they will be."""
+    if booking.state is BookingState.PLANNED:
+        return str(gettext("settled once its start is fixed"))
     settled = booking.starts_at - rules.materialise
     if booking.reservation.state != ReservationState.RESERVED and settled > now:
         return str(gettext("settled on %(moment)s", moment=moment(settled)))
     return ", ".join(sorted(slot.node.name for slot in booking.slots)) or "—"
 
 
-def _used(booking: Booking, used: int) -> str:
+def used_of(booking: Booking, used: int) -> str:
+    """How much of what is booked jobs have used, as a sentence."""
     hours = {"used": gpu_hours(used), "booked": gpu_hours(booking.gpu_seconds)}
     return str(gettext("Jobs used %(used)s of the %(booked)s booked GPU-hours.", **hours))
 

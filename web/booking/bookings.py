@@ -13,14 +13,17 @@ from sqlalchemy import select
 
 from allocator import ledger, prices
 from allocator.authorization import Action, may, require
-from allocator.booking import booking_queries, bookings, waitlist
+from allocator.booking import booking_queries, bookings, changes, offers, waitlist
+from allocator.booking.booking_checks import Ask
 from allocator.errors import Stale
 from allocator.models import Booking, Person, Quota, WaitlistEntry
-from allocator.states import OPEN_BOOKINGS, BookingState, WaitlistState
+from allocator.policy import Price
+from allocator.states import OPEN_BOOKINGS, VOID_BOOKINGS, BookingState, QuotaState, WaitlistState
 from allocator.upkeep import moves
 from config.clock import utcnow
 from web import once
 from web.applying.quotas import sees_everybodys
+from web.booking import booking_outside, offer_words
 from web.booking.booking_forms import CancelForm
 from web.booking.booking_words import countdown, node_names, sbatch, situation, timeline
 from web.exports import csv_response, read_rows
@@ -44,7 +47,9 @@ def index() -> str:
     page = paginate(
         db(), booking_queries.list_bookings(current_actor(), everybodys or quota is not None, quota)
     )
-    soon = [] if everybodys or page.number > 1 else _soon(page.items)
+    held, offered = waiting_for_a_yes(utcnow())
+    asked = {booking.id for booking in held} | {entry.booking_id for entry in offered}
+    soon = [] if everybodys or page.number > 1 else _soon(page.items, asked)
     return render_template(
         "bookings/index.html",
         page=page,
@@ -56,7 +61,17 @@ def index() -> str:
         sbatch=sbatch,
         now=utcnow(),
         answers=db().scalars(moves.open_moves(current_actor(), utcnow()).limit(MOST_ANSWERS)).all(),
-        offered=db().scalars(waitlist.own(current_actor()).where(OFFERED)).all(),
+        held=held,
+        offered=offered,
+    )
+
+
+def waiting_for_a_yes(now: datetime) -> tuple[Sequence[Booking], Sequence[WaitlistEntry]]:
+    """The reader's held offers, and what the waitlist holds for them. Two queries."""
+    actor = current_actor()
+    return (
+        db().scalars(offers.held_by(actor, now).limit(MOST_ANSWERS)).all(),
+        db().scalars(waitlist.own(actor).where(OFFERED).limit(MOST_ANSWERS)).all(),
     )
 
 
@@ -101,9 +116,10 @@ def _scope() -> tuple[bool, Quota | None]:
     return everybodys, None
 
 
-def _soon(bookings: Sequence[Booking]) -> list[Booking]:
-    """What is on, and what comes next, as cards above the list."""
-    return [booking for booking in bookings if booking.state in OPEN_BOOKINGS][:NEXT]
+def _soon(bookings: Sequence[Booking], asked: set[int | None]) -> list[Booking]:
+    """What is on, and what comes next, as cards above the list; not what waits for a yes just above."""
+    open_ = (booking for booking in bookings if booking.state in OPEN_BOOKINGS)
+    return [booking for booking in open_ if booking.id not in asked][:NEXT]
 
 
 def quota_to_book(quota_id: int) -> Quota:
@@ -124,21 +140,43 @@ def show(booking_id: int) -> ResponseReturnValue:
         return _held_page(booking, now)
     used = ledger.used_in_bookings(db(), [booking.id]).get(booking.id, 0)
     may_cancel = may(actor, Action.BOOKING_CANCEL, booking) and booking.ends_at > now
+    may_use = may(actor, Action.BOOKING_CREATE, booking.quota)
+    stands = situation if may_use else booking_outside.situation
+    void = booking.state in VOID_BOOKINGS
     return render_template(
         "bookings/show.html",
         booking=booking,
         used=used,
         now=now,
-        situation=situation(booking, used, policy().bookings, now),
+        situation=stands(booking, used, policy().bookings, now),
         happenings=timeline(booking_queries.changes(db(), booking)),
         login=db().scalar(select(Person.cluster_login).where(Person.id == actor.person_id)),
-        may_use=may(actor, Action.BOOKING_CREATE, booking.quota),
+        may_use=may_use,
         may_cancel=may_cancel and booking.state in booking_queries.LIVE,
-        may_change=may_cancel and booking.state in (BookingState.CONFIRMED, BookingState.STARTED),
+        may_change=may_cancel and booking.state in changes.FIXED,
+        not_longer=_not_longer(booking, now),
+        void=void,
+        reserved=not void and booking.state is not BookingState.PLANNED,
+        again=_again(booking, now) if void and may_use else None,
         nodes=node_names(booking, policy().bookings, now),
         countdown=countdown(booking, now),
         live=booking.state in booking_queries.LIVE,
     )
+
+
+def _not_longer(booking: Booking, now: datetime) -> str:
+    """Why a booking cannot be made longer now; empty where it may be possible."""
+    why = changes.no_extension(booking, policy().bookings, now)
+    return offer_words.told(why) if why else ""
+
+
+def _again(booking: Booking, now: datetime) -> dict[str, str] | None:
+    """The booking form filled in with what came to nothing, while the quota can be booked."""
+    if booking.quota.state is not QuotaState.ACTIVE:
+        return None
+    ask = Ask(booking.nodes, booking.gpus_per_node, booking.starts_at, booking.ends_at)
+    fields = offer_words.fields(ask)
+    return fields if ask.starts_at > now else {**fields, "starts_at": ""}
 
 
 def offered_by_waitlist(booking: Booking) -> int | None:
@@ -158,19 +196,18 @@ def _held_page(booking: Booking, now: datetime) -> str:
         booking=booking,
         now=now,
         left=max((booking.held_until or now) - now, timedelta()),
-        price=prices.price(
-            db(),
-            booking.quota,
-            booking.gpu_seconds,
-            booking.starts_at,
-            policy=rules,
-            counted=booking.gpu_seconds,
-        ),
+        price=held_price(booking),
         tariff=rules.tariff,
         balance=ledger.balance(db(), booking.quota),
         may_accept=may(actor, Action.BOOKING_CREATE, booking.quota),
         may_release=may(actor, Action.BOOKING_CANCEL, booking),
     )
+
+
+def held_price(booking: Booking) -> Price | None:
+    """What an offer costs; its hours are charged while it is held."""
+    seconds = booking.gpu_seconds
+    return prices.price(db(), booking.quota, seconds, booking.starts_at, policy=policy(), counted=seconds)
 
 
 @bp.route(f"{BOOKING}/cancel", methods=["GET", "POST"])
@@ -180,6 +217,8 @@ def cancel(booking_id: int) -> ResponseReturnValue:
     actor, now = current_actor(), utcnow()
     booking = booking_queries.find_booking(db(), actor, booking_id)
     require(actor, Action.BOOKING_CANCEL, booking)
+    if booking.state not in OPEN_BOOKINGS:
+        return _given_back_before(booking)
     form = CancelForm() if request.method == "POST" else CancelForm(formdata=None)
     if request.method == "GET":
         return _cancel_page(booking, form, now)
@@ -195,8 +234,18 @@ def cancel(booking_id: int) -> ResponseReturnValue:
             now=now,
         )
     except Stale:
+        if booking.state not in OPEN_BOOKINGS:
+            return _given_back_before(booking)
         return _cancel_page(booking, form, now, stale=True), 409
     flash(gettext("%(hours)s GPU-hours were given back.", hours=gpu_hours(done.given_back)), "success")
+    return redirect(url_for("bookings.show", booking_id=booking.id), 303)
+
+
+def _given_back_before(booking: Booking) -> ResponseReturnValue:
+    """The second of two, or a page from before: what is over is shown as it is."""
+    given_back = booking.state is BookingState.CANCELLED
+    told = gettext("This booking was given back") if given_back else gettext("This booking is already over.")
+    flash(told, "warning")
     return redirect(url_for("bookings.show", booking_id=booking.id), 303)
 
 

@@ -12,7 +12,7 @@ from wtforms import IntegerField
 from wtforms.fields import DateTimeLocalField
 
 from allocator import ledger
-from allocator.booking import flexible, waitlist
+from allocator.booking import booking_queries, flexible, waitlist
 from allocator.booking.offer_search import Wish
 from allocator.errors import Invalid, NoCapacity
 from allocator.models import Quota
@@ -142,13 +142,14 @@ def _quote_page(quota: Quota, form: WindowForm) -> ResponseReturnValue:
 
 
 def _suggestion(quota: Quota) -> WindowForm:
-    """A week from the start that was wished for, else from tomorrow on; the shape wished or applied for."""
+    """A week from the start that was wished for, else from tomorrow on; the shape wished or usual."""
     rules, now = policy().bookings, utcnow().astimezone(settings().zone)
     first = datetime.combine(now.date() + timedelta(days=1), rules.day_starts_at)
     wished = read_moment(request.args.get("starts_at"), settings().zone)
     if wished is not None and wished > now:
         first = wished.astimezone(settings().zone).replace(tzinfo=None)
-    shape = {"nodes": quota.application.nodes, "gpus_per_node": quota.application.gpus_per_node, "hours": 24}
+    usual = booking_queries.usual_shape(db(), quota)
+    shape = {"nodes": usual.nodes, "gpus_per_node": usual.gpus, "hours": 24}
     given = {name: request.args.get(name, str(number)) for name, number in shape.items()}
     given |= {"earliest_at": first.strftime(LOCAL), "latest_at": (first + WEEK).strftime(LOCAL)}
     return WindowForm(MultiDict(given), meta={"csrf": False})

@@ -10,7 +10,6 @@ from typing import Any
 from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
-from sqlalchemy import select
 
 from allocator import capacity, ledger
 from allocator.authorization import Action, require
@@ -18,10 +17,12 @@ from allocator.booking import booking_queries, offers
 from allocator.booking.booking_checks import Ask
 from allocator.booking.offer_search import Wish
 from allocator.booking.offers import Offers
+from allocator.booking.why_not import Change
 from allocator.dividing import grants
 from allocator.errors import Fault, Invalid, NoCapacity, Stale, WrongState
-from allocator.models import Booking, Quota
-from allocator.states import VOID_BOOKINGS, BookingState
+from allocator.models import Quota
+from allocator.policy import Price
+from allocator.prices import PriceList
 from config.clock import utcnow
 from config.i18n import N_
 from web import (
@@ -114,13 +115,15 @@ def _answer(
     page = render_template(
         "bookings/offers.html",
         taken_wish=wished if wished not in [offer.ask.starts_at for offer in found.offers] else None,
+        refused=" ".join(offer_words.told(fault) for fault in found.refused),
+        instead=_changed(quota, found.instead),
         quota=quota,
         form=form,
         found=found,
         times=times,
         gone=gone,
         words=offer_words,
-        edit=_fields(wish.at(wish.preferred_at or found.offers[0].ask.starts_at)),
+        edit=offer_words.fields(wish.at(wish.preferred_at or found.offers[0].ask.starts_at)),
         rules=policy().bookings,
         tariff=policy().tariff,
     )
@@ -140,35 +143,29 @@ def _wish(form: BookingForm, now: datetime | None) -> Wish:
 
 def _times(quota: Quota, asks: Sequence[Ask]) -> list[Hidden]:
     """Each time as a form, and whether the person has booked just this already. One query."""
-    rows = db().execute(
-        select(Booking.id, Booking.starts_at, Booking.ends_at, Booking.nodes, Booking.gpus_per_node).where(
-            Booking.quota_id == quota.id,
-            Booking.booked_by_id == current_actor().person_id,
-            Booking.state.not_in((*VOID_BOOKINGS, BookingState.HELD)),
-            Booking.starts_at.in_([ask.starts_at for ask in asks]),
-        )
-    )
-    own = {Ask(row.nodes, row.gpus_per_node, row.starts_at, row.ends_at): row.id for row in rows}
-    return [Hidden(ask, _fields(ask), own.get(ask)) for ask in asks]
+    own = booking_queries.own_copies(db(), quota, current_actor().person_id, asks)
+    return [Hidden(ask, offer_words.fields(ask), own.get(ask)) for ask in asks]
 
 
-def _fields(ask: Ask) -> dict[str, str]:
-    """An ask as the form's fields."""
-    return {
-        "starts_at": ask.starts_at.astimezone(settings().zone).strftime(LOCAL),
-        "hours": offer_words.hours(ask.length),
-        "nodes": str(ask.nodes),
-        "gpus_per_node": str(ask.gpus_per_node),
-    }
+def _changed(quota: Quota, changes: Sequence[Change]) -> list[tuple[Change, Hidden, Price | None]]:
+    """What would fit instead, each as a form and with what it costs."""
+    if not changes:
+        return []
+    costs = PriceList.read(db(), quota, policy())
+    return [
+        (change, time, costs.price(change.ask.gpu_seconds, change.ask.starts_at))
+        for change, time in zip(changes, _times(quota, [change.ask for change in changes]), strict=True)
+    ]
 
 
 def _suggestion(quota: Quota) -> BookingForm:
-    """The form as it first comes: the shape applied for, a day long, from tomorrow's start of day."""
+    """The form as it first comes: the usual shape, a day long, from tomorrow's start of day."""
     day = policy().bookings.day_starts_at
     tomorrow = utcnow().astimezone(settings().zone) + timedelta(days=1)
     form = BookingForm(formdata=None, meta={"csrf": False})
     form.starts_at.data = datetime.combine(tomorrow.date(), day)
-    form.nodes.data, form.gpus_per_node.data = quota.application.nodes, quota.application.gpus_per_node
+    shape = booking_queries.usual_shape(db(), quota)
+    form.nodes.data, form.gpus_per_node.data = shape.nodes, shape.gpus
     form.hours.process_formdata(["24"])
     return form
 
@@ -179,7 +176,6 @@ def _form_page(quota: Quota, form: BookingForm, found: Offers | None = None) -> 
     gpu_type = capacity.gpu_types(db(), quota.cluster).get(quota.gpu_type)
     booked = capacity.booked_by_window(db(), [quota.cluster], charts.days(today, AHEAD_DAYS, zone))
     values = booked.get((quota.cluster_id, quota.gpu_type), [0] * AHEAD_DAYS)
-    changes = found.why.changes if found and found.why else ()
     return render_template(
         "bookings/new.html",
         last_day=last_day,
@@ -188,7 +184,8 @@ def _form_page(quota: Quota, form: BookingForm, found: Offers | None = None) -> 
         form=form,
         found=found,
         wished=_wished(form) if found else {},
-        changes=list(zip(changes, _times(quota, [change.ask for change in changes]), strict=True)),
+        changes=_changed(quota, found.why.changes) if found and found.why else [],
+        tariff=policy().tariff,
         words=offer_words,
         gpu_type=gpu_type,
         balance=ledger.balance(db(), quota),
@@ -246,5 +243,5 @@ def release(booking_id: int) -> ResponseReturnValue:
         return redirect(url_for("bookings.show", booking_id=booking.id), 303)
     flash(gettext("The time is free for others again."), "success")
     ask = Ask(booking.nodes, booking.gpus_per_node, booking.starts_at, booking.ends_at)
-    again: dict[str, Any] = {"quota_id": booking.quota_id, "edit": 1, **_fields(ask)}
+    again: dict[str, Any] = {"quota_id": booking.quota_id, "edit": 1, **offer_words.fields(ask)}
     return redirect(url_for("bookings.new", **again), 303)

@@ -8,6 +8,7 @@ from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
 
+from allocator import ledger
 from allocator.authorization import Action, may, require
 from allocator.booking import waitlist
 from allocator.errors import Stale, WrongState
@@ -18,7 +19,7 @@ from config.i18n import N_
 from web import once
 from web.applying.quotas import sees_everybodys
 from web.booking.booking_forms import AnswerForm
-from web.booking.bookings import bp
+from web.booking.bookings import bp, held_price
 from web.identity import current_actor
 from web.paging import paginate
 from web.policy import policy
@@ -41,7 +42,7 @@ def show_entry(entry_id: int) -> str:
     """One place: how it stands, and the offer that waits for an answer."""
     actor, now = current_actor(), utcnow()
     entry = waitlist.find(db(), actor, entry_id)
-    standing = None
+    standing, offered = None, entry.state is WaitlistState.OFFERED
     if entry.state is WaitlistState.WAITING:
         standing = waitlist.standing(db(), entry, rules=policy().bookings, now=now)
     return render_template(
@@ -52,6 +53,9 @@ def show_entry(entry_id: int) -> str:
         left=max((entry.answer_until or now) - now, timedelta()),
         may_answer=may(actor, Action.BOOKING_CREATE, entry.quota),
         now=now,
+        price=held_price(entry.booking) if offered and entry.booking else None,
+        balance=ledger.balance(db(), entry.quota) if offered else None,
+        tariff=policy().tariff,
     )
 
 
