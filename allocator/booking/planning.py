@@ -103,18 +103,35 @@ def read(
     frozen = cluster.frozen_until or now
     claims = [_bounded(one, soonest, frozen, edges) if one.silent else one for one in claims]
     nodes = repair_inputs.read_nodes(session, cluster, gpu_type, {claim.id for claim in claims}, now=now)
+    offered = _offered(session, cluster) if entries else frozenset()
+    held = [claim for claim in claims if claim.id in offered]
+    seen = picture_of(session, cluster, entries, nodes, held, rules=rules, now=now)
+    return replace(seen, claims=tuple(claims))
+
+
+def picture_of(
+    session: Session,
+    cluster: Cluster,
+    entries: Sequence[WaitlistEntry],
+    nodes: Sequence[NodeHeld],
+    offered: Sequence[Claim],
+    *,
+    rules: BookingRules,
+    now: datetime,
+) -> Picture:
+    """Who waits, with their limits, on these nodes; of bookings only those that are ``offered``."""
     wanted = tuple(waiting(entry, rules, now) for entry in entries)
     return Picture(
         now=now,
         nodes=tuple(nodes),
-        claims=tuple(claims),
+        claims=tuple(offered),
         waiting=wanted,
         whole=not cluster.shares_nodes,
         grid=grid_of(rules),
         cleaning=rules.cleaning,
         loose_from=rebinding.loose_from(rules, now),
         keep_from=now + rules.fix_ahead,
-        offered=_offered(session, cluster) if wanted else frozenset(),
+        offered=frozenset(claim.id for claim in offered),
         limits=line_limits.read(session, cluster, entries, wanted, rules=rules, now=now),
     )
 

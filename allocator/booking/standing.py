@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from allocator import capacity
 from allocator.booking import line, planning, waitlist
 from allocator.booking.line import Stand, Turn
+from allocator.booking.planning import Picture
+from allocator.booking.windows import Held, NodeHeld, Place, Shape
 from allocator.errors import WrongState
-from allocator.models import WaitlistEntry
+from allocator.models import Booking, Cluster, NodeSlot, WaitlistEntry
 from allocator.policy import BookingRules
-from allocator.states import WaitlistState
+from allocator.sqltime import Window
+from allocator.states import BookingState, WaitlistState
+from allocator.upkeep.mending import Claim
 from config.i18n import N_
 
 
@@ -44,11 +51,64 @@ def standing(session: Session, entry: WaitlistEntry, *, rules: BookingRules, now
     ordered = waitlist.in_order(session, cluster, entry.gpu_type, everybody)
     place = ordered.index(entry)
     # those behind it make no difference to it
-    picture = planning.read(session, cluster, entry.gpu_type, ordered[: place + 1], rules=rules, now=now)
-    stands = line.stand(picture)
+    stands = line.stand(_picture(session, cluster, ordered[: place + 1], rules, now))
     rank = 1 + sum(waits_for_same(entry, other) for other in ordered[:place])
     of = rank + sum(waits_for_same(entry, other) for other in ordered[place + 1 :])
     return _standing(stands, rank, of, now + rules.max_ahead)
+
+
+def _picture(
+    session: Session, cluster: Cluster, entries: Sequence[WaitlistEntry], rules: BookingRules, now: datetime
+) -> Picture:
+    """``planning.read`` for a page: what is booked is of interest here only as what is taken."""
+    gpu_type = entries[0].gpu_type
+    nodes = capacity.held(session, cluster, gpu_type, now, capacity.FOREVER)
+    offered = _offered(session, cluster, nodes, now)
+    theirs = {
+        (place.node_id, Held(place.gpu_from, place.gpu_to, one.starts_at, one.ends_at))
+        for one in offered
+        for place in one.places
+    }
+    firm = [
+        replace(node, held=tuple(one for one in node.held if (node.id, one) not in theirs)) for node in nodes
+    ]
+    return planning.picture_of(session, cluster, entries, firm, offered, rules=rules, now=now)
+
+
+def _offered(session: Session, cluster: Cluster, nodes: Sequence[NodeHeld], now: datetime) -> list[Claim]:
+    """Offers without an answer, as claims that end with their cleaning. One query."""
+    rows = session.execute(
+        select(
+            NodeSlot.booking_id,
+            NodeSlot.node_id,
+            NodeSlot.gpu_from,
+            NodeSlot.gpu_to,
+            NodeSlot.starts_at,
+            NodeSlot.ends_at,
+        )
+        .join(NodeSlot.booking)
+        .where(Booking.cluster_id == cluster.id, Booking.state == BookingState.HELD, NodeSlot.ends_at > now)
+    )
+    names = {node.id: node.name for node in nodes}
+    windows: dict[int, Window] = {}
+    places: dict[int, list[Place]] = {}
+    for number, node_id, gpu_from, gpu_to, starts_at, ends_at in rows:
+        if number is not None and node_id in names:
+            windows[number] = (starts_at, ends_at)
+            places.setdefault(number, []).append(Place(node_id, names[node_id], gpu_from, gpu_to))
+    return [
+        Claim(
+            id=number,
+            version=0,
+            shape=Shape(len(own), own[0].gpu_to - own[0].gpu_from),
+            starts_at=windows[number][0],
+            ends_at=windows[number][1],
+            places=tuple(own),
+            first=windows[number][0],
+            last=windows[number][0],
+        )
+        for number, own in places.items()
+    ]
 
 
 def waits_for_same(entry: WaitlistEntry, other: WaitlistEntry) -> bool:
