@@ -49,7 +49,7 @@ def read(
         return {}
     quotas = {entry.quota_id: entry.quota for entry in entries}
     balances = ledger.balances(session, quotas)
-    begun = _opened(session, quotas, now)
+    begun = opened_of(session, quotas, now)
     rooms = grants.rooms_of(session, cluster, entries[0].gpu_type, quotas, since=now)
     gpu_type = capacity.gpu_types(session, cluster).get(entries[0].gpu_type)
     found = {}
@@ -82,7 +82,7 @@ def of(claim: Claim, known: Mapping[int, Limits]) -> Limits:
     return Limits(((claim.first, claim.last),) if claim.first <= claim.last else ())
 
 
-def _opened(session: Session, quota_ids: Iterable[int], now: datetime) -> dict[int, Opened]:
+def opened_of(session: Session, quota_ids: Iterable[int], now: datetime) -> dict[int, Opened]:
     """``placing.opened`` of many quotas. One query."""
     length = seconds_between(Booking.starts_at, Booking.ends_at)
     ahead = func.sum(Booking.nodes * Booking.gpus_per_node * length).filter(Booking.starts_at > now)
