@@ -3,7 +3,7 @@
 ``require()`` guards a use case, ``visible_…()`` narrow a list to what the actor may see by the same rules.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -57,6 +57,7 @@ class Action(StrEnum):
     PEOPLE_MANAGE = "people.manage"
     CLUSTER_OPERATE = "cluster.operate"  # health, reservations, jobs nobody can account for
     CLUSTER_CHANGE = "cluster.change"  # outages, repairs, nodes that join and leave, the freeze
+    REPAIR_APPLY = "repair.apply"  # subject: the quotas whose bookings it touches
     AUDIT_VIEW = "audit.view"
 
 
@@ -157,6 +158,11 @@ def _adjusts_share(actor: Actor, quota: Quota) -> bool:
     return _decides_application(actor, quota.application) and not mine
 
 
+def _applies_repair(actor: Actor, quotas: Iterable[Quota]) -> bool:
+    """An operator, but never alone where it is about what is their own, too (R-22)."""
+    return Role.OPERATOR in actor.roles and all(_adjusts_share(actor, quota) for quota in quotas)
+
+
 def _publishes(actor: Actor, proposal: Proposal) -> bool:
     """Four eyes: an operator who neither proposed nor adjusted anything that the proposal holds (R-17).
 
@@ -249,6 +255,7 @@ RULES: Mapping[Action, Rule] = {
     Action.PEOPLE_MANAGE: _has(Role.ADMINISTRATOR),
     Action.CLUSTER_OPERATE: _has(Role.OPERATOR, Role.ADMINISTRATOR, Role.AUDITOR),
     Action.CLUSTER_CHANGE: _has(Role.OPERATOR),
+    Action.REPAIR_APPLY: _applies_repair,
     Action.AUDIT_VIEW: _has(Role.AUDITOR, Role.ADMINISTRATOR),
 }
 

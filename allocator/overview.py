@@ -10,9 +10,13 @@ from sqlalchemy.orm import Session, joinedload, selectinload
 from allocator import capacity, ledger
 from allocator.actors import Actor, Role
 from allocator.authorization import Action, may, own_quotas
+from allocator.binding import Binding, binding
+from allocator.booking import line_limits
+from allocator.booking.booking_checks import Opened
 from allocator.dividing.grants import Room
 from allocator.ledger import Balance
 from allocator.models import Application, Booking, Cluster, Grant, Node, NodeState, Period, Quota
+from allocator.policy import BookingRules
 from allocator.states import OPEN_BOOKINGS, ApplicationState, PeriodState, QuotaState
 
 MOST = 5  # of each kind; the lists have the rest
@@ -20,7 +24,7 @@ MOST = 5  # of each kind; the lists have the rest
 
 @dataclass(frozen=True)
 class OwnWork:
-    """The newest of each kind that is not over; ``balances`` and ``rooms`` by quota id.
+    """The newest of each kind that is not over; ``balances``, ``rooms`` and ``bindings`` by quota id.
 
     A room is what the quota may spend in the period that runs, else in the next one that is published.
     """
@@ -29,6 +33,7 @@ class OwnWork:
     quotas: Sequence[Quota]
     balances: dict[int, Balance]
     rooms: dict[int, Room]
+    bindings: dict[int, Binding]
     bookings: Sequence[Booking]
 
     @property
@@ -55,7 +60,7 @@ class Offer:
     gpus_up: int
 
 
-def own_work(session: Session, actor: Actor, now: datetime) -> OwnWork:
+def own_work(session: Session, actor: Actor, rules: BookingRules, now: datetime) -> OwnWork:
     """The actor's own applications in progress, active quotas and bookings that are not over."""
     in_progress = Application.state.in_((ApplicationState.DRAFT, ApplicationState.SUBMITTED))
     applications = session.scalars(
@@ -84,7 +89,15 @@ def own_work(session: Session, actor: Actor, now: datetime) -> OwnWork:
         .limit(MOST)
     ).all()
     ids = [quota.id for quota in quotas]
-    return OwnWork(applications, quotas, ledger.balances(session, ids), _rooms(session, ids, now), bookings)
+    balances, rooms = ledger.balances(session, ids), _rooms(session, ids, now)
+    opened = line_limits.opened_of(session, ids, now)
+    bindings = {
+        quota.id: binding(
+            quota, balances[quota.id], rooms.get(quota.id), opened.get(quota.id, Opened()), rules
+        )
+        for quota in quotas
+    }
+    return OwnWork(applications, quotas, balances, rooms, bindings, bookings)
 
 
 def _rooms(session: Session, quota_ids: Sequence[int], now: datetime) -> dict[int, Room]:

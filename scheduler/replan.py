@@ -93,7 +93,7 @@ def _write(
             if solution.changes:
                 replanning.check(session, cluster, gpu_type, picture, rules=rules)
                 replanning.carry_out(session, solution.changes, rules=rules, now=picture.now)
-            offered = cascade.offer_all(session, solution.admitted, rules=rules, now=picture.now)
+            offered = cascade.offer_all(session, solution, rules=rules, now=picture.now)
     except Stale:
         return Counter(stale=1)
     return Counter(replanned=len(solution.changes), offered=len(offered))

@@ -28,11 +28,12 @@ def index() -> str:
         return render_template("home/welcome.html", offers=overview.offers(db()))
     now = utcnow()
     held, offered = waiting_for_a_yes(now)
-    work = overview.own_work(db(), actor, now)
+    work = overview.own_work(db(), actor, policy().bookings, now)
     repairs = outage_queries.repairs_waiting(db()) if may(actor, Action.CLUSTER_CHANGE) else 0
     return render_template(
         "home/index.html",
         work=work,
+        rules=policy().bookings,
         waiting=overview.waiting(db(), actor),
         periods=overview.undecided(db(), actor),
         words=period_words,

@@ -17,8 +17,9 @@ from allocator.actors import SYSTEM
 from allocator.booking import bookings, placing, planning, waitlist_letters
 from allocator.booking.offer_search import Search, Wish
 from allocator.booking.placing import Terms
+from allocator.booking.plan_search import Solution
 from allocator.booking.waitlist import OPEN, counted, pass_on
-from allocator.booking.windows import nearest_after
+from allocator.booking.windows import Place, nearest_after
 from allocator.errors import Invalid, NoCapacity
 from allocator.locks import hold
 from allocator.models import Booking, Cluster, Event, WaitlistEntry
@@ -131,16 +132,19 @@ def _over(entry: WaitlistEntry, rules: BookingRules, now: datetime) -> str:
 
 
 def offer(
-    session: Session, entry_id: int, starts_at: datetime, *, rules: BookingRules, now: datetime
+    session: Session, found: Claim, *, kept: Sequence[Claim] = (), rules: BookingRules, now: datetime
 ) -> WaitlistEntry | None:
-    """Hold that time for an entry, with a letter; None when it cannot be, or the entry waits no more."""
-    entry = session.get_one(WaitlistEntry, entry_id)
+    """Hold the place that was found for an entry, with a letter; None when it cannot be.
+
+    ``kept`` is for others who are first in line: if anything else has to be looked for, it is not taken.
+    """
+    entry = session.get_one(WaitlistEntry, -found.id)
     capacity.lock(session, entry.quota.cluster)
     hold(session, entry)
     if entry.state is not WaitlistState.WAITING:
         return None
     try:
-        booking = _hold_for(session, entry, starts_at, rules, now)
+        booking = _hold_for(session, entry, found, kept, rules, now)
     except NoCapacity:
         return None
     except Invalid as error:
@@ -161,33 +165,40 @@ def offer(
 
 
 def _hold_for(
-    session: Session, entry: WaitlistEntry, starts_at: datetime, rules: BookingRules, now: datetime
+    session: Session,
+    entry: WaitlistEntry,
+    found: Claim,
+    kept: Sequence[Claim],
+    rules: BookingRules,
+    now: datetime,
 ) -> Booking:
-    """That time, or the first that the grants carry too, of which plans know nothing."""
+    """That place, or the first that the grants carry too, where they have changed since it was found."""
     claim = planning.waiting(entry, rules, now)
     latest = claim.last + claim.length
     wish = Wish(entry.nodes, entry.gpus_per_node, claim.length, claim.first, latest)
 
-    def held(start: datetime) -> Booking:
+    def held(start: datetime, places: Sequence[Place]) -> Booking:
         until = min(now + rules.waitlist_answer, start)
-        terms = Terms(BookingState.HELD, held_until=until, booked_by_id=entry.asked_by_id)
+        terms = Terms(
+            BookingState.HELD, held_until=until, booked_by_id=entry.asked_by_id, places=tuple(places)
+        )
         with session.begin_nested():
             exact = wish.at(start)
             return placing.make(session, SYSTEM, entry.quota, exact, terms=terms, rules=rules, now=now)
 
     try:
-        return held(starts_at)
+        return held(found.starts_at, found.places)
     except Invalid:
-        search = Search.read(session, entry.quota, wish, rules, now)
+        search = Search.read(session, entry.quota, wish, rules, now).without(kept)
         start = None if search.faults else nearest_after(search.starts(), search.since, search.grid)
         if start is None:
             raise
-        return held(start)
+        return held(start, search.ground.places(wish.shape, start, start + wish.length))
 
 
 def offer_all(
-    session: Session, admitted: Sequence[Claim], *, rules: BookingRules, now: datetime
+    session: Session, solution: Solution, *, rules: BookingRules, now: datetime
 ) -> list[WaitlistEntry]:
-    """Offers for those that a plan has found room for (``plan_search.Solution.admitted``), in its order."""
-    made = (offer(session, -claim.id, claim.starts_at, rules=rules, now=now) for claim in admitted)
+    """Offers for those that a plan has found room for, in its order."""
+    made = (offer(session, claim, kept=solution.kept, rules=rules, now=now) for claim in solution.admitted)
     return [entry for entry in made if entry is not None]

@@ -1,5 +1,7 @@
 """The ground that starts are searched on: nodes with what is taken of them, and what the grants carry."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -9,12 +11,13 @@ from sqlalchemy.orm import Session
 from allocator import capacity
 from allocator.booking import rebinding
 from allocator.booking.booking_checks import grid_of
-from allocator.booking.windows import NodeHeld, Place, Shape, free_during, free_starts, merged, pick
+from allocator.booking.windows import Held, NodeHeld, Place, Shape, free_during, free_starts, merged, pick
 from allocator.dividing import grants
 from allocator.dividing.grants import Room
 from allocator.models import Booking, Quota
 from allocator.policy import BookingRules
 from allocator.sqltime import Window
+from allocator.upkeep.mending_board import Claim
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,27 @@ class Ground:
         """The GPUs to take for [starts_at, ends_at), or none."""
         free = [free_during(node, starts_at, ends_at + self.cleaning) for node in self.nodes]
         return pick(free, shape, self.whole) or []
+
+    def has(self, places: Iterable[Place]) -> bool:
+        """Whether these GPUs are free in all of the time that was read."""
+        held = {node.id: node.held for node in self.nodes}
+        return all(
+            place.node_id in held
+            and not any(
+                one.gpu_from < place.gpu_to and one.gpu_to > place.gpu_from for one in held[place.node_id]
+            )
+            for place in places
+        )
+
+    def without(self, kept: Iterable[Claim]) -> Ground:
+        """The same ground with the places of these claims taken as well."""
+        more: dict[int, list[Held]] = {}
+        for claim in kept:
+            for place in claim.places:
+                held = Held(place.gpu_from, place.gpu_to, claim.starts_at, claim.ends_at + claim.gap)
+                more.setdefault(place.node_id, []).append(held)
+        nodes = [replace(node, held=(*node.held, *more.get(node.id, ()))) for node in self.nodes]
+        return replace(self, nodes=nodes)
 
 
 def _without(intervals: Iterable[Window], after: datetime, before: datetime) -> list[Window]:

@@ -1,7 +1,7 @@
 """The search for starts: what somebody wishes, and all that it is measured by, read once."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
@@ -22,6 +22,7 @@ from allocator.ledger import Balance
 from allocator.models import Booking, Quota
 from allocator.policy import BookingRules
 from allocator.sqltime import Window
+from allocator.upkeep.mending_board import Claim
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,10 @@ class Search:
         """
         loose = rebinding.loose_from(self.around.rules, self.around.now) if by_count else None
         return self.ground.starts(self.wish.shape, self.wish.length, *self.span(self.wish.length), loose)
+
+    def without(self, kept: Iterable[Claim]) -> "Search":
+        """The same with the places of these claims taken as well."""
+        return replace(self, ground=self.ground.without(kept))
 
     def possible(self, session: Session, ask: Ask) -> bool:
         """Whether there are nodes for it, if need be with other names for other bookings."""

@@ -61,7 +61,7 @@ class Quote:
 class Terms:
     """As what a booking is made: its state, how long it is held, the window of a flexible one, its series.
 
-    ``booked_by_id`` is for whom, where that is not who acts.
+    ``booked_by_id`` is for whom, where that is not who acts. On ``places`` and no others, if it names some.
     """
 
     state: BookingState = BookingState.CONFIRMED
@@ -69,6 +69,7 @@ class Terms:
     window: Window | None = None
     series_id: int | None = None
     booked_by_id: int | None = None
+    places: tuple[Place, ...] = ()
 
 
 FIRM = Terms()
@@ -150,6 +151,10 @@ def make(
     capacity.lock(session, quota.cluster)
     session.refresh(quota)  # it may have been closed while we waited
     found = must_fit(session, quota, ask, rules, now)
+    if terms.places:
+        if not grounds.ground(session, quota, ask.starts_at, ask.ends_at, rules).has(terms.places):
+            raise NoCapacity(TAKEN)
+        return write(session, actor, quota, ask, terms.places, terms=terms, rules=rules, now=now)
     if found.rebinding and not rebinding.apply(session, quota, found.rebinding, now):
         raise NoCapacity(TAKEN)
     return write(session, actor, quota, ask, found.places, terms=terms, rules=rules, now=now)

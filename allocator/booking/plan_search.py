@@ -5,14 +5,14 @@ A plan moves nothing without need: what keeps its promise where it is stays ther
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from time import monotonic
 
+from allocator.booking import line
+from allocator.booking.line import Stand, Turn
 from allocator.booking.planning import Picture, Slots, demand_of
-from allocator.booking.rebinding import count_starts
-from allocator.booking.windows import nearest_after
 from allocator.sqltime import Window
 from allocator.upkeep.mending import Board, Change, Claim, variant_of
 
@@ -23,10 +23,15 @@ PATIENCE = 2.0  # seconds that a person waits for that
 
 @dataclass(frozen=True)
 class Solution:
-    """Changes of bookings that were promised a window, and the starts at which entries get room."""
+    """Changes of bookings that were promised a window, and the starts at which entries get room.
+
+    ``admitted`` are in order; without places, others have to get other names of nodes for them. ``kept`` is
+    for those who are first in line and get nothing yet.
+    """
 
     changes: tuple[Change, ...] = ()
     admitted: tuple[Claim, ...] = ()
+    kept: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,33 +45,36 @@ class _Spot:
 def solve(picture: Picture, *, seconds: float, seed: int = 0) -> Solution:
     """Room for those who wait, moving as little as possible; nothing promised is ever given up (pure).
 
-    First as everything lies now; only if that leaves somebody out does the planner look for ``seconds``.
+    First as everything lies now; only if that leaves somebody out does the planner look for ``seconds``. What
+    it finds may put nobody off who is first in line.
     """
-    board = Board(picture.nodes, picture.claims, picture.whole, picture.grid)
-    admitted = _admit(board, picture.waiting)
-    if len(admitted) == len(picture.waiting):
-        return Solution((), tuple(admitted))
-    if picture.loose and seconds > 0:
-        planned = _planned(picture, picture.loose, seconds, seed)
-        if planned is not None and _worth(planned[0]) > _worth(admitted):
-            return Solution(_changes(picture, planned[1]), tuple(planned[0]))
-    # one in a round, as nothing on the board says what is left after it; another one each time
-    by_count = list(_by_count(picture, board))
-    chosen = by_count[seed % len(by_count)] if by_count else None
-    return Solution((), (*admitted, chosen) if chosen else tuple(admitted))
+    as_it_is = line.stand(picture)
+    admitted = _of(as_it_is, Turn.NOW)
+    if len(admitted) < len(picture.waiting) and picture.loose and seconds > 0:
+        planned = _planned(picture, as_it_is, seconds, seed)
+        if planned is not None:
+            found, board = planned
+            better = _first(found) > _first(as_it_is) or _worth(_of(found, Turn.NOW)) > _worth(admitted)
+            if better and not line.puts_off(as_it_is, found):
+                return Solution(_changes(picture, board), tuple(_of(found, Turn.NOW)), _kept(found))
+    # of those who fit by count the first, and another one each time: what is missing may be a name only
+    by_count = [one.id for one in _of(as_it_is, Turn.BY_COUNT)]
+    tried = {*by_count[:1], *([by_count[seed % len(by_count)]] if by_count else [])}
+    offered = [one for one in _of(as_it_is, Turn.NOW, Turn.BY_COUNT) if one.places or one.id in tried]
+    return Solution((), tuple(offered), _kept(as_it_is))
 
 
-def _by_count(picture: Picture, board: Board) -> Iterator[Claim]:
-    """Who would fit if others got other names of nodes: whoever books it sees to that (late binding)."""
-    for claim in picture.waiting:
-        span = (max(claim.first, picture.loose_from), claim.last)
-        if claim.id in board.claims or span[0] > span[1]:
-            continue
-        length = claim.length + claim.gap
-        starts = count_starts(board.rows(span[0], span[1] + length), claim.shape, length, span)
-        start = nearest_after(starts, span[0], picture.grid)
-        if start is not None:
-            yield replace(claim, starts_at=start, ends_at=start + claim.length)
+def _of(stands: Iterable[Stand], *turns: Turn) -> list[Claim]:
+    return [one.claim for one in stands if one.turn in turns]
+
+
+def _kept(stands: Iterable[Stand]) -> tuple[Claim, ...]:
+    return tuple(one.claim for one in stands if one.keeps)
+
+
+def _first(stands: Iterable[Stand]) -> int:
+    """How many get something now who are first in line."""
+    return sum(one.first for one in stands if one.turn is Turn.NOW)
 
 
 def _worth(claims: Iterable[Claim]) -> float:
@@ -77,22 +85,12 @@ def _changes(picture: Picture, board: Board) -> tuple[Change, ...]:
     return variant_of(picture.claims, board, (), ()).changes
 
 
-def _admit(board: Board, waiting: Iterable[Claim]) -> list[Claim]:
-    """Each at the first start that is free on the board, in their order."""
-    admitted = []
-    for claim in waiting:
-        found = board.nearest(claim)
-        if found:
-            board.put(found)
-            admitted.append(found)
-    return admitted
-
-
 def _planned(
-    picture: Picture, loose: Sequence[Claim], seconds: float, seed: int
-) -> tuple[list[Claim], Board] | None:
-    """Whom the planner lets in and the board after that; None unless every promise is kept."""
-    planned = _starts(picture, loose, seconds, seed)
+    picture: Picture, as_it_is: Sequence[Stand], seconds: float, seed: int
+) -> tuple[list[Stand], Board] | None:
+    """Who stands how by the planner's plan and the board after that; None unless every promise is kept."""
+    loose = picture.loose
+    planned = _starts(picture, loose, {one.claim.id for one in as_it_is if one.first}, seconds, seed)
     board = Board(picture.nodes, picture.claims, picture.whole, picture.grid)
     for claim in loose:
         board.take(claim)
@@ -105,8 +103,10 @@ def _planned(
     _put(board, [claim for claim in picture.waiting if claim.id in planned], planned)
     for _ in range(SETTLING):
         _settle(board, loose)
-    admitted = [board.claims[one.id] for one in picture.waiting if one.id in board.claims]
-    return admitted + _admit(board, [one for one in picture.waiting if one.id not in board.claims]), board
+    given = {one.id: board.claims[one.id] for one in picture.waiting if one.id in board.claims}
+    for one in given.values():
+        board.take(one)
+    return line.stand(picture, board.claims.values(), given), board
 
 
 def _put(board: Board, claims: Iterable[Claim], planned: Mapping[int, _Spot]) -> list[Claim]:
@@ -180,14 +180,16 @@ def _squeeze(board: Board, claim: Claim, start: datetime) -> Claim | None:
     return None
 
 
-def _starts(picture: Picture, loose: Sequence[Claim], seconds: float, seed: int) -> dict[int, _Spot]:
+def _starts(
+    picture: Picture, loose: Sequence[Claim], first: Collection[int], seconds: float, seed: int
+) -> dict[int, _Spot]:
     """Where the planner has them, by number, for those that it lets in."""
     from allocator.planner import plan  # numba comes with it, and only the scheduler needs that
 
     fixed = [claim for claim in picture.claims if claim.id not in {one.id for one in loose}]
     wanted = [*loose, *picture.waiting]
     slots = Slots(picture, max(one.last + one.length + one.gap for one in wanted))
-    made = demand_of(picture, slots, fixed, wanted)
+    made = demand_of(picture, slots, fixed, wanted, first)
     if made is None:
         return {}
     demand, kept = made

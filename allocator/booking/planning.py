@@ -6,8 +6,8 @@ database, and who writes that down (``replanning``) takes the picture again firs
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, contains_eager
 
 from allocator import capacity
-from allocator.booking import rebinding
+from allocator.booking import line_limits, rebinding
 from allocator.booking.booking_checks import grid_of
+from allocator.booking.line_limits import Limits
 from allocator.booking.windows import Grid, NodeHeld, Shape
-from allocator.models import Cluster, Period, Quota, WaitlistEntry
+from allocator.models import Booking, Cluster, Period, Quota, WaitlistEntry
 from allocator.policy import BookingRules
-from allocator.states import PeriodState, QuotaState, WaitlistState
+from allocator.states import BookingState, PeriodState, QuotaState, WaitlistState
 from allocator.upkeep import repair_inputs
 from allocator.upkeep.mending import Claim
 
@@ -34,6 +35,7 @@ HOUR = timedelta(hours=1)
 GPUS = 8  # of a node of the planner's; smaller nodes are counted in larger GPUs
 MOST_SLOTS = 20_000  # with a finer boundary the planner counts in several of them
 PROMISED = 1_000.0  # what is promised outweighs all that may still be
+FIRST = 30.0  # and whoever is first in line those who stand behind
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class Picture:
     grid: Grid
     cleaning: timedelta
     loose_from: datetime = capacity.FOREVER  # what begins from then on can still get other names of nodes
+    keep_from: datetime = capacity.FOREVER  # from then on what gets free is kept together for who is first
+    offered: frozenset[int] = frozenset()  # bookings that are offers which nobody has answered yet
+    limits: Mapping[int, Limits] = field(default_factory=dict)  # of those who wait, by number
+
+    def limits_of(self, claim: Claim) -> Limits:
+        return line_limits.of(claim, self.limits)
 
     @property
     def loose(self) -> list[Claim]:
@@ -84,7 +92,10 @@ def read(
     rules: BookingRules,
     now: datetime,
 ) -> Picture:
-    """The picture as the database has it; ``entries`` are in the order of the waitlist. Six queries."""
+    """The picture as the database has it; ``entries`` are in the order of the waitlist.
+
+    Seven queries, and a dozen more if anybody waits.
+    """
     claims = repair_inputs.read_claims(session, cluster, gpu_type, rules=rules, now=now)
     edges = _edges(session, cluster, gpu_type, now)
     # nothing is moved into the days that are frozen, nor nearer than the notice that people were promised
@@ -92,16 +103,43 @@ def read(
     frozen = cluster.frozen_until or now
     claims = [_bounded(one, soonest, frozen, edges) if one.silent else one for one in claims]
     nodes = repair_inputs.read_nodes(session, cluster, gpu_type, {claim.id for claim in claims}, now=now)
+    offered = _offered(session, cluster) if entries else frozenset()
+    held = [claim for claim in claims if claim.id in offered]
+    seen = picture_of(session, cluster, entries, nodes, held, rules=rules, now=now)
+    return replace(seen, claims=tuple(claims))
+
+
+def picture_of(
+    session: Session,
+    cluster: Cluster,
+    entries: Sequence[WaitlistEntry],
+    nodes: Sequence[NodeHeld],
+    offered: Sequence[Claim],
+    *,
+    rules: BookingRules,
+    now: datetime,
+) -> Picture:
+    """Who waits, with their limits, on these nodes; of bookings only those that are ``offered``."""
+    wanted = tuple(waiting(entry, rules, now) for entry in entries)
     return Picture(
         now=now,
         nodes=tuple(nodes),
-        claims=tuple(claims),
-        waiting=tuple(waiting(entry, rules, now) for entry in entries),
+        claims=tuple(offered),
+        waiting=wanted,
         whole=not cluster.shares_nodes,
         grid=grid_of(rules),
         cleaning=rules.cleaning,
         loose_from=rebinding.loose_from(rules, now),
+        keep_from=now + rules.fix_ahead,
+        offered=frozenset(claim.id for claim in offered),
+        limits=line_limits.read(session, cluster, entries, wanted, rules=rules, now=now),
     )
+
+
+def _offered(session: Session, cluster: Cluster) -> frozenset[int]:
+    """What is held for somebody and will be free again without an answer."""
+    held = select(Booking.id).where(Booking.cluster_id == cluster.id, Booking.state == BookingState.HELD)
+    return frozenset(session.scalars(held))
 
 
 def _bounded(claim: Claim, soonest: datetime, frozen: datetime, edges: Collection[datetime]) -> Claim:
@@ -187,14 +225,19 @@ class Slots:
 
 
 def demand_of(
-    picture: Picture, slots: Slots, fixed: Iterable[Claim], wanted: Iterable[Claim]
+    picture: Picture,
+    slots: Slots,
+    fixed: Iterable[Claim],
+    wanted: Iterable[Claim],
+    first: Collection[int] = (),
 ) -> tuple[Demand, list[Claim]] | None:
     """The planner's columns, and whose they are; None where its nodes of eight GPUs cannot show ours.
 
     A booking's value is its GPU-hours. The policy has no weight of a pool or of merit for bookings: who gets
     how much was settled when the period was divided, and planning does not judge a second time. So what is
     promised outweighs all that may still be, and among those who wait GPU-hours count, which the waitlist's
-    order by congestion (``waitlist.in_order``) then sorts where they cannot all be had.
+    order by congestion (``waitlist.in_order``) then sorts where they cannot all be had: ``first`` are the
+    numbers of those before whom nobody waits for the same days.
     """
     import numpy as np
 
@@ -211,7 +254,7 @@ def demand_of(
         latest = min(slots.before(claim.last) + length, slots.count)
         fits = claim.shape.nodes == 1 or claim.shape.gpus == size
         if fits and earliest + length <= latest:
-            weight = PROMISED if claim.id > 0 else 1.0
+            weight = PROMISED if claim.id > 0 else FIRST if claim.id in first else 1.0
             kept.append(claim)
             rows.append((claim.shape.nodes, claim.shape.gpus * scale, length, earliest, latest, weight))
     columns = np.array(rows, dtype=float).reshape(-1, 6).T

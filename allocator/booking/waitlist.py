@@ -8,7 +8,6 @@ where it is crowded, then who came first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Select, select
@@ -17,35 +16,19 @@ from sqlalchemy.orm import Session, contains_eager, joinedload
 from allocator import capacity, events
 from allocator.actors import Actor
 from allocator.authorization import Action, own_quotas, require, visible_quotas
-from allocator.booking import bookings, calendar_queries, offers, planning
-from allocator.booking.booking_checks import grid_of
+from allocator.booking import bookings, calendar_queries, offers
 from allocator.booking.congestion import Congestion, of_hours
 from allocator.booking.offer_search import Search, Wish
-from allocator.booking.windows import Held, NodeHeld, Shape, free_starts, nearest_after
+from allocator.booking.windows import nearest_after
 from allocator.errors import Fault, Invalid, NotFound, Stale, WrongState
 from allocator.locks import hold
-from allocator.models import Booking, Cluster, NodeSlot, Quota, WaitlistEntry
+from allocator.models import Booking, Cluster, Quota, WaitlistEntry
 from allocator.policy import BookingRules
 from allocator.states import BookingState, WaitlistState, move
-from allocator.upkeep.mending import Claim
 from config.i18n import N_
 
 OPEN = (WaitlistState.WAITING, WaitlistState.OFFERED)
 MOST_ENTRIES = 10  # open ones of one quota: whoever waits for everything holds everybody up
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where an entry stands among those that want the same GPUs in the same days; rank 1 is next.
-
-    ``expected_at``: the first start that is free for it by today's plan, or that is only held as an offer to
-    others (``if_others_decline``); None while nobody can know.
-    """
-
-    rank: int
-    of: int
-    expected_at: datetime | None
-    if_others_decline: bool = False
 
 
 def join(
@@ -237,67 +220,3 @@ def own(actor: Actor, everybodys: bool = False) -> Select[WaitlistEntry]:
         .where(WaitlistEntry.state.in_(OPEN), visible_quotas(actor) if everybodys else own_quotas(actor))
         .order_by(WaitlistEntry.state, WaitlistEntry.answer_until, WaitlistEntry.id)
     )
-
-
-def standing(session: Session, entry: WaitlistEntry, *, rules: BookingRules, now: datetime) -> Standing:
-    """The entry's honest place and date. Raises WrongState when it does not wait."""
-    if entry.state is not WaitlistState.WAITING:
-        raise WrongState(N_("There is nothing to wait for."), {"state": entry.state.value})
-    cluster = entry.quota.cluster
-    rivals = session.scalars(
-        select(WaitlistEntry).where(
-            WaitlistEntry.cluster_id == cluster.id,
-            WaitlistEntry.gpu_type == entry.gpu_type,
-            WaitlistEntry.state == WaitlistState.WAITING,
-            WaitlistEntry.earliest_at < entry.latest_at,
-            WaitlistEntry.latest_at > entry.earliest_at,
-        )
-    ).all()
-    ordered = in_order(session, cluster, entry.gpu_type, rivals)
-    rank = 1 + next(place for place, one in enumerate(ordered) if one.id == entry.id)
-    expected, declined = _expected(session, entry, rules, now)
-    return Standing(rank, len(ordered), expected, declined)
-
-
-def _expected(
-    session: Session, entry: WaitlistEntry, rules: BookingRules, now: datetime
-) -> tuple[datetime | None, bool]:
-    cluster = entry.quota.cluster
-    claim = planning.waiting(entry, rules, now)
-    if claim.first > claim.last:
-        return None, False
-    until = claim.last + claim.length + claim.gap
-    nodes = capacity.held(session, cluster, entry.gpu_type, claim.first, until)
-    if (start := _first_free(nodes, claim, cluster, rules)) is not None:
-        return start, False
-    held = _only_held(session, cluster, claim.first, until)
-    without = [
-        NodeHeld(node.id, node.name, node.gpus, tuple(one for one in node.held if (node.id, one) not in held))
-        for node in nodes
-    ]
-    start = _first_free(without, claim, cluster, rules)
-    return start, start is not None
-
-
-def _first_free(
-    nodes: Sequence[NodeHeld], claim: Claim, cluster: Cluster, rules: BookingRules
-) -> datetime | None:
-    shape = Shape(claim.shape.nodes, claim.shape.gpus)
-    length = claim.length + claim.gap
-    starts = free_starts(nodes, shape, length, claim.first, claim.last, not cluster.shares_nodes)
-    return nearest_after(starts, claim.first, grid_of(rules))
-
-
-def _only_held(session: Session, cluster: Cluster, since: datetime, until: datetime) -> set[tuple[int, Held]]:
-    """What offers hold that nobody has accepted yet."""
-    rows = session.execute(
-        select(NodeSlot.node_id, NodeSlot.gpu_from, NodeSlot.gpu_to, NodeSlot.starts_at, NodeSlot.ends_at)
-        .join(NodeSlot.booking)
-        .where(
-            Booking.cluster_id == cluster.id,
-            Booking.state == BookingState.HELD,
-            NodeSlot.ends_at > since,
-            NodeSlot.starts_at < until,
-        )
-    )
-    return {(node_id, Held(low, high, first, last)) for node_id, low, high, first, last in rows}

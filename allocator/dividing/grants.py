@@ -8,7 +8,7 @@ from the reserve, or wait for the next period. A grant's row stays as published:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -25,6 +25,7 @@ from allocator.errors import Fault, Invalid, NotFound, WrongState
 from allocator.fairshare import Claim, Pool, divide
 from allocator.models import (
     Application,
+    Cluster,
     Grant,
     GrantChange,
     GrantChangeKind,
@@ -99,6 +100,39 @@ def rooms(session: Session, quota: Quota, starts_at: datetime, ends_at: datetime
         .order_by(Period.starts_at)
     ).all()
     return [_room(session, quota.id, period) for period in periods]
+
+
+def rooms_of(
+    session: Session, cluster: Cluster, gpu_type: str, quota_ids: Iterable[int], *, since: datetime
+) -> dict[int, list[Room]]:
+    """``rooms`` from ``since`` on for many quotas of one kind. Three queries, and two for each period."""
+    ids = list(quota_ids)
+    periods = session.scalars(
+        select(Period)
+        .where(
+            Period.cluster_id == cluster.id,
+            Period.gpu_type == gpu_type,
+            Period.state == PeriodState.PUBLISHED,
+            Period.ends_at > since,
+        )
+        .order_by(Period.starts_at)
+    ).all()
+    issued = {
+        (grant.period_id, grant.quota_id): grant.current
+        for grant in session.scalars(
+            select(Grant)
+            .where(Grant.period_id.in_([period.id for period in periods]), Grant.quota_id.in_(ids))
+            .options(selectinload(Grant.changes))
+            .execution_options(populate_existing=True)
+        )
+    }
+    rooms: dict[int, list[Room]] = {number: [] for number in ids}
+    for period in periods:
+        charged = ledger.charged_within(session, ids, (period.starts_at, period.ends_at))
+        for number in ids:
+            granted = issued.get((period.id, number), 0)
+            rooms[number].append(Room(period, granted, charged.get(number, 0)))
+    return rooms
 
 
 def _room(session: Session, quota_id: int, period: Period) -> Room:

@@ -217,6 +217,12 @@ def _length(table: Table, key: str, least: int, most: int) -> timedelta:
     return timedelta(**{unit: table.whole(key, least, most)})
 
 
+def _notice(table: Table) -> timedelta:
+    """A day in versions from before the key."""
+    hours = table.optional_whole("move_notice_hours", 1, 24 * 90)
+    return timedelta(days=1) if hours is None else timedelta(hours=hours)
+
+
 def _bookings(table: Table) -> rules.BookingRules:
     found = rules.BookingRules(
         boundary=_length(table, "boundary_minutes", 1, 24 * 60),
@@ -235,6 +241,7 @@ def _bookings(table: Table) -> rules.BookingRules:
         no_show_grace=_length(table, "no_show_grace_hours", 0, 24 * 90),
         waitlist_answer=_length(table, "waitlist_answer_hours", 1, 24 * 90),
         move_answer=_length(table, "move_answer_hours", 1, 24 * 90),
+        move_notice=_notice(table),
         materialise=_length(table, "materialise_days", 1, 366),
         repair=table.choice("repair", rules.RepairGoal),
     )

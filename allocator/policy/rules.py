@@ -264,5 +264,6 @@ class BookingRules:
     no_show_grace: timedelta  # and so long after the warning the rest is released
     waitlist_answer: timedelta
     move_answer: timedelta
+    move_notice: timedelta  # nobody is moved by others to an earlier start that is nearer than this
     materialise: timedelta  # only what starts so soon is told to Slurm
     repair: RepairGoal

@@ -26,7 +26,7 @@ from allocator.models import Booking, BookingMove, NodeSlot, Quota
 from allocator.policy import BookingRules
 from allocator.reasons import given
 from allocator.states import BookingState, MoveState, move
-from allocator.upkeep.repair_inputs import NOTICE, has_begun, soonest
+from allocator.upkeep.repair_inputs import has_begun, soonest
 from allocator.upkeep.repair_steps import Why, move_to
 from config.i18n import N_
 
@@ -115,7 +115,7 @@ def _give_notice(booking: Booking, starts_at: datetime, rules: BookingRules, now
     """An operator is no machine, but whoever is moved needs the same time to hear of it. Raises Invalid."""
     if starts_at < soonest(booking, rules, now):
         problem = N_("People hear of an earlier start at least %(hours)s hours ahead: choose a later one.")
-        raise Invalid({"starts_at": [Fault(problem, {"hours": NOTICE // timedelta(hours=1)})]})
+        raise Invalid({"starts_at": [Fault(problem, {"hours": rules.move_notice // timedelta(hours=1)})]})
 
 
 def accept(session: Session, actor: Actor, moved: BookingMove, *, now: datetime) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy.orm import Session, contains_eager, selectinload
@@ -20,8 +20,6 @@ from allocator.upkeep.mending import Claim, Loss
 
 # What holds GPUs now or later.
 LIVE = (BookingState.HELD, BookingState.PLANNED, BookingState.CONFIRMED, BookingState.STARTED)
-# Nobody is moved to an earlier time from one day to the next: that much they are told before.
-NOTICE = timedelta(days=1)
 
 
 def read_claims(
@@ -119,7 +117,7 @@ def soonest(booking: Booking, rules: BookingRules, now: datetime) -> datetime:
     """Before this nobody may be moved by others: people need to hear of it in time."""
     if booking.state is BookingState.PLANNED:
         return now + rules.lead_time
-    return max(now + rules.lead_time, min(booking.starts_at, now + NOTICE))
+    return max(now + rules.lead_time, min(booking.starts_at, now + rules.move_notice))
 
 
 def _bookings(which: ColumnElement[bool]) -> Select[Booking]:

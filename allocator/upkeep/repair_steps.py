@@ -31,7 +31,7 @@ from allocator.models import (
 from allocator.policy import BookingRules
 from allocator.reasons import given
 from allocator.states import BookingState, MoveState, RepairState, move
-from allocator.upkeep import phases
+from allocator.upkeep import own_interest, phases
 from allocator.upkeep.mending import Change, ChangeKind, Variant
 from allocator.upkeep.repair_inputs import affected, hold_bookings, is_tied, nodes_named, soonest
 from allocator.upkeep.repairs import BELONGS, CHANGED, affected_of, losses_of, take, variants_of
@@ -61,7 +61,9 @@ def apply(
     rules: BookingRules,
     now: datetime,
 ) -> list[BookingMove]:
-    """Move and drop as the variant says; ``reason`` is what people read. Raises Invalid, Stale, WrongState.
+    """Move and drop as the variant says; ``reason`` is what people read.
+
+    Raises Invalid, Stale, WrongState, or Forbidden where a booking of one's own is at stake.
 
     The repair of an outage is applied by publishing that.
     """
@@ -82,6 +84,7 @@ def carry_out(session: Session, repair: Repair, variant: str, why: Why) -> list[
     chosen = variants_of(repair).get(variant)
     if chosen is None:
         raise NotFound()
+    own_interest.refuse(session, why.actor, repair)
     _check_affected(session, repair, chosen, why.now)
     bookings = _held(session, repair.cluster, chosen, why)
     swap_slots(session, chosen.changes, bookings)

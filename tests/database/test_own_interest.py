@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -12,11 +14,26 @@ from allocator.applying import decisions, quotas
 from allocator.applying.decisions import Verdict
 from allocator.authorization import Action, may, own_quotas, visible_applications
 from allocator.errors import Conflict, Forbidden, Invalid
-from allocator.models import Application, DecisionKind, Person, Quota
+from allocator.models import (
+    Application,
+    DecisionKind,
+    Node,
+    OutageKind,
+    Person,
+    Quota,
+    QuotaMember,
+    Repair,
+    RepairCause,
+)
 from allocator.policy import load_policy
-from allocator.states import ApplicationState
+from allocator.states import ApplicationState, OutageState, RepairState
+from allocator.upkeep import outages, repair_steps, repairs
+from allocator.upkeep.mending import Loss
+from allocator.upkeep.outage_checks import OutagePlan
 from tests import factories
 from tests.factories import NOW
+
+RULES = load_policy().bookings
 
 
 def _actor(session: Session, person: Person) -> Actor:
@@ -103,3 +120,113 @@ def test_who_leaves_an_organisation_leaves_its_hours_behind(session: Session) ->
     assert not may(left, Action.BOOKING_CREATE, quota)
     assert not may(left, Action.QUOTA_VIEW, quota)
     assert not session.scalars(select(Quota).where(own_quotas(left))).all()
+
+
+SOON = NOW + timedelta(hours=30)
+
+
+def _loss(session: Session, quota: Quota, proposer: Actor) -> Repair:
+    """The node of the quota's booking fails; there is room for it on another."""
+    factories.booking(session, quota, on=[_first(quota)], starts_at=SOON, hours=6)
+    return repairs.propose(
+        session,
+        proposer,
+        quota.cluster,
+        "h200",
+        RepairCause.NODES_DOWN,
+        [Loss(_first(quota).id, NOW, SOON + timedelta(days=1))],
+        details={"nodes": [_first(quota).name]},
+        rules=RULES,
+        now=NOW,
+    )
+
+
+def _first(quota: Quota) -> Node:
+    return min(quota.cluster.nodes, key=lambda node: node.name)
+
+
+def _mend(session: Session, actor: Actor, repair: Repair) -> None:
+    repair_steps.apply(
+        session,
+        actor,
+        repair,
+        "fewest_drops",
+        reason="The node failed.",
+        expected_version=repair.version,
+        rules=RULES,
+        now=NOW,
+    )
+
+
+@pytest.fixture(params=["applicant", "member", "organisation"])
+def own(request: pytest.FixtureRequest, session: Session) -> tuple[Person, Quota]:
+    """An operator and a quota that is theirs in one of three ways."""
+    operator, head = factories.person(session, roles=[Role.OPERATOR]), factories.person(session)
+    cluster = factories.cluster(session)
+    if request.param == "applicant":
+        application = factories.application(session, operator, cluster)
+    elif request.param == "member":
+        application = factories.application(session, head, cluster)
+    else:
+        firm = factories.organisation(session, head=head, members={operator: MembershipRole.MEMBER})
+        application = factories.application(session, head, cluster, organisation=firm)
+    application.submitted_at = NOW
+    quota = factories.quota(session, application)
+    if request.param == "member":
+        quota.members.append(QuotaMember(person_id=operator.id))
+    return operator, quota
+
+
+def test_nobody_mends_their_own_alone(session: Session, own: tuple[Person, Quota]) -> None:
+    operator, quota = own
+    other = factories.person(session, roles=[Role.OPERATOR])
+    repair = _loss(session, quota, _actor(session, operator))
+    with pytest.raises(Forbidden, match="another operator has to do it"):
+        _mend(session, _actor(session, operator), repair)
+    assert repair.state is RepairState.PROPOSED
+    _mend(session, _actor(session, other), repair)
+    assert repair.state is RepairState.APPLIED
+
+
+def test_the_only_operator_is_told_who_can(session: Session, own: tuple[Person, Quota]) -> None:
+    operator, quota = own
+    gone = factories.person(session, roles=[Role.OPERATOR])
+    gone.disabled_at = NOW
+    repair = _loss(session, quota, _actor(session, operator))
+    with pytest.raises(Forbidden, match="administrator has to make somebody else an operator"):
+        _mend(session, _actor(session, operator), repair)
+
+
+def test_nobody_publishes_an_outage_over_their_own_alone(session: Session, own: tuple[Person, Quota]) -> None:
+    operator, quota = own
+    other = factories.person(session, roles=[Role.OPERATOR])
+    factories.booking(session, quota, on=[_first(quota)], starts_at=SOON, hours=6)
+    plan = OutagePlan(
+        OutageKind.MAINTENANCE, SOON, SOON + timedelta(hours=6), "New fans.", (_first(quota).id,)
+    )
+    outage = outages.draft(session, _actor(session, operator), quota.cluster, plan, rules=RULES, now=NOW)
+
+    def publish(person: Person) -> None:
+        outages.publish(
+            session,
+            _actor(session, person),
+            outage,
+            "fewest_moves",
+            expected_version=outage.version,
+            rules=RULES,
+            now=NOW,
+        )
+
+    with pytest.raises(Forbidden, match="another operator"), session.begin_nested():
+        publish(operator)
+    assert outage.state is OutageState.DRAFT
+    publish(other)
+    assert outage.state is OutageState.PUBLISHED
+
+
+def test_who_is_not_touched_mends_alone(session: Session) -> None:
+    operator = factories.person(session, roles=[Role.OPERATOR])
+    quota = factories.quota(session)
+    repair = _loss(session, quota, _actor(session, operator))
+    _mend(session, _actor(session, operator), repair)
+    assert repair.state is RepairState.APPLIED

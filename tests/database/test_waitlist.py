@@ -16,9 +16,20 @@ from allocator import events
 from allocator.actors import Actor, Role
 from allocator.booking import bookings, cascade, offers, plan_search, planning, waitlist
 from allocator.booking.offer_search import Wish
+from allocator.booking.standing import standing as standing_of
 from allocator.db import Database
 from allocator.errors import Invalid, NotFound, Stale, WrongState
-from allocator.models import Booking, Cluster, Event, NodeSlot, OutboxItem, PlanRun, Quota, WaitlistEntry
+from allocator.models import (
+    Booking,
+    Cluster,
+    Event,
+    Node,
+    NodeSlot,
+    OutboxItem,
+    PlanRun,
+    Quota,
+    WaitlistEntry,
+)
 from allocator.policy import load_policy
 from allocator.states import BookingState, QuotaState, WaitlistState
 from allocator.upkeep import repair_steps
@@ -81,7 +92,7 @@ def round_at(session: Session, quota: Quota, now: datetime = NOW) -> list[Waitli
     entries = waitlist.in_order(session, cluster, "h200", queue)
     picture = planning.read(session, cluster, "h200", entries, rules=RULES, now=now)
     solution = plan_search.solve(picture, seconds=0)
-    return cascade.offer_all(session, solution.admitted, rules=RULES, now=now)
+    return cascade.offer_all(session, solution, rules=RULES, now=now)
 
 
 def letters(session: Session) -> list[str]:
@@ -210,21 +221,106 @@ def test_small_entries_pass_large_ones_that_do_not_fit(
     assert large.state is WaitlistState.WAITING
 
 
+def nodes_of(quota: Quota) -> list[Node]:
+    return sorted(quota.cluster.nodes, key=lambda node: node.name)
+
+
+def test_what_another_offer_may_leave_is_kept_for_who_is_first(session: Session, quota: Quota) -> None:
+    """Three of four nodes are free and one is offered: small wishes do not use the three up meanwhile."""
+    nodes, other = nodes_of(quota), rival(session, quota, 90_000)
+    taken = factories.booking(session, other, on=nodes, starts_at=SOON, hours=24)
+    one = join(session, rival(session, quota), wish(1))
+    large = join(session, quota, now=NOW + ONE)
+    small = join(session, rival(session, quota), wish(1, 8, 10), now=NOW + TEN)
+    give_back(session, taken)
+    assert round_at(session, quota, NOW + TEN) == [one]
+    assert (large.state, small.state) == (WaitlistState.WAITING, WaitlistState.WAITING)
+    standing = standing_of(session, large, rules=RULES, now=NOW + TEN)
+    assert (standing.rank, standing.expected_at, standing.if_others_decline) == (1, SOON, True)
+    standing = standing_of(session, small, rules=RULES, now=NOW + TEN)
+    assert (standing.rank, standing.expected_at, standing.makes_way) == (2, None, True)
+    late = NOW + TEN + ANSWER
+    assert round_at(session, quota, late) == [large]  # and nobody else: now all four are its own
+    assert large.booking is not None
+    assert large.booking.starts_at == SOON
+    # with its no they are everybody's
+    actor = actor_of(quota)
+    waitlist.decline(session, actor, large, expected_version=large.version, rules=RULES, now=late)
+    assert round_at(session, quota, late) == [small]
+
+
+def test_once_the_offer_is_taken_nothing_is_kept(session: Session, quota: Quota, taken: Booking) -> None:
+    other = rival(session, quota)
+    one, large = join(session, other, wish(1)), join(session, quota, now=NOW + ONE)
+    small = join(session, rival(session, quota), wish(1, 8, 10), now=NOW + ONE)
+    give_back(session, taken)
+    assert round_at(session, quota, NOW + ONE) == [one]
+    waitlist.accept(session, actor_of(other), one, expected_version=one.version, now=NOW + ONE)
+    assert round_at(session, quota, NOW + ONE) == [small]
+    assert standing_of(session, large, rules=RULES, now=NOW + ONE).expected_at is None
+
+
+def test_what_is_given_back_piece_by_piece_is_kept_together(session: Session, quota: Quota) -> None:
+    """Four bookings of a node each, far ahead: without this, whoever wants one node gets each of them."""
+    far, other = NOW + 20 * DAY, rival(session, quota, 90_000)
+    given = [
+        factories.booking(session, other, on=[node], starts_at=far, hours=24) for node in nodes_of(quota)
+    ]
+    large = join(session, quota, Wish(4, 8, DAY, far, far + DAY))
+    small = join(session, rival(session, quota), Wish(1, 8, TEN, far, far + DAY), now=NOW + ONE)
+    for booking in given[:3]:
+        give_back(session, booking, NOW + ONE)
+        assert round_at(session, quota, NOW + ONE) == []
+    standing = standing_of(session, large, rules=RULES, now=NOW + ONE)
+    assert (standing.expected_at, standing.kept_at) == (None, far)
+    # too near to its start anybody may have what would else stay empty
+    near = far - RULES.fix_ahead
+    assert standing_of(session, large, rules=RULES, now=near + ONE).kept_at is None
+    assert standing_of(session, small, rules=RULES, now=near + ONE).expected_at == far
+    give_back(session, given[3], near)
+    assert round_at(session, quota, near) == [large]
+    assert small.state is WaitlistState.WAITING
+
+
+def test_too_near_to_wait_for_more_the_small_one_gets_it(session: Session, quota: Quota) -> None:
+    far, other = NOW + 20 * DAY, rival(session, quota, 90_000)
+    given = [
+        factories.booking(session, other, on=[node], starts_at=far, hours=24) for node in nodes_of(quota)
+    ]
+    join(session, quota, Wish(4, 8, DAY, far, far + DAY))
+    small = join(session, rival(session, quota), Wish(1, 8, TEN, far, far + DAY), now=NOW + ONE)
+    near = far - RULES.fix_ahead + ONE
+    give_back(session, given[0], near)
+    assert round_at(session, quota, near) == [small]
+
+
+def test_who_cannot_pay_keeps_nobody_waiting(session: Session, quota: Quota) -> None:
+    far, other = NOW + 20 * DAY, rival(session, quota, 90_000)
+    given = [
+        factories.booking(session, other, on=[node], starts_at=far, hours=24) for node in nodes_of(quota)
+    ]
+    join(session, quota, Wish(4, 8, DAY, far, far + DAY))
+    small = join(session, rival(session, quota), Wish(1, 8, TEN, far, far + DAY), now=NOW + ONE)
+    quota.gpu_seconds = 1
+    give_back(session, given[0], NOW + ONE)
+    assert round_at(session, quota, NOW + ONE) == [small]
+
+
 def test_rank_and_date_are_honest(session: Session, quota: Quota, taken: Booking) -> None:
     first = join(session, quota)
     second = join(session, rival(session, quota), now=NOW + ONE)
     elsewhere = factories.quota(session)  # another cluster is no rival
-    standing = waitlist.standing(session, second, rules=RULES, now=NOW)
+    standing = standing_of(session, second, rules=RULES, now=NOW)
     assert elsewhere.cluster_id != quota.cluster_id
     assert (standing.rank, standing.of, standing.expected_at) == (2, 2, None)
     give_back(session, taken)
-    assert waitlist.standing(session, first, rules=RULES, now=NOW).expected_at == SOON
+    assert standing_of(session, first, rules=RULES, now=NOW).expected_at == SOON
     round_at(session, quota)
-    standing = waitlist.standing(session, second, rules=RULES, now=NOW)
+    standing = standing_of(session, second, rules=RULES, now=NOW)
     assert (standing.rank, standing.of) == (1, 1)
     assert (standing.expected_at, standing.if_others_decline) == (SOON, True)
     with pytest.raises(WrongState):
-        waitlist.standing(session, first, rules=RULES, now=NOW)
+        standing_of(session, first, rules=RULES, now=NOW)
 
 
 def test_prices_decide_before_arrival(session: Session, quota: Quota, taken: Booking) -> None:

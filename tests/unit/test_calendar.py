@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -15,7 +16,7 @@ from web.booking import (
     calendar_grid,
     calendar_tables,
 )
-from web.booking.calendar_time import Span, Stretch, read_day, read_moment, stretch
+from web.booking.calendar_time import Span, Stretch, read_day, read_hour, read_moment, stretch
 
 ALMATY = ZoneInfo("Asia/Almaty")
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -53,6 +54,25 @@ def test_a_day_may_have_25_hours() -> None:
     made = stretch(Span.DAY, date(2026, 10, 25), BERLIN)
     assert made.seconds == 25 * HOUR
     assert made.cells[-1].ends_at - made.cells[0].starts_at == timedelta(hours=25)
+
+
+@pytest.mark.parametrize("hour", [0, 1, 17, 23])
+def test_a_day_may_begin_at_any_hour(hour: int) -> None:
+    made = stretch(Span.DAY, FIRST, ALMATY, hour)
+    assert len(made.cells) == 24
+    assert made.cells[0].hour == hour
+    assert made.window[1] - made.window[0] == timedelta(days=1)
+    assert all(one.ends_at == two.starts_at for one, two in pairwise(made.cells))
+    assert made.last == (FIRST + timedelta(days=1) if hour else FIRST)
+
+
+def test_longer_spans_begin_at_midnight() -> None:
+    assert stretch(Span.WEEK, FIRST, ALMATY, 5) == stretch(Span.WEEK, FIRST, ALMATY)
+
+
+@pytest.mark.parametrize(("text", "hour"), [("0", 0), ("23", 23), ("24", 7), ("-1", 7), ("", 7), (None, 7)])
+def test_what_is_no_hour_is_the_usual_one(text: str | None, hour: int) -> None:
+    assert read_hour(text, 7) == hour
 
 
 @pytest.mark.parametrize("text", [None, "", "x", "2026-02-30", "0001-01-01", "9999-12-31"])

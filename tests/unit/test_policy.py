@@ -6,6 +6,7 @@ import json
 import re
 import tomllib
 from dataclasses import FrozenInstanceError
+from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 from importlib import resources
@@ -197,6 +198,13 @@ WRONG = [
         "divide a day",
     ),
     ('"10:00"', '"ten"', '"ten"', "bookings.day_starts_at", "a time of day"),
+    (
+        "move_notice_hours = 24",
+        "move_notice_hours = 2161",
+        "move_notice_hours",
+        "bookings.move_notice_hours",
+        "between 1 and 2160",
+    ),
     ('repair = "fewest_drops"', 'repair = "none"', '"none"', "bookings.repair", "must be one of"),
 ]
 
@@ -296,6 +304,12 @@ def test_versions_from_before_a_section_stay_readable() -> None:
     assert old.gpu_types == ()
     [gone, *_] = document_differences(old.document(), POLICY.document())
     assert (gone.before, gone.key.startswith("gpu_types.")) == (None, True)
+
+
+def test_versions_from_before_the_notice_of_moves_keep_to_a_day() -> None:
+    document = json.loads(POLICY.document())
+    del document["bookings"]["move_notice_hours"]
+    assert policy_of(json.dumps(document)).bookings.move_notice == timedelta(days=1)
 
 
 def test_the_document_makes_the_same_policy_again() -> None:

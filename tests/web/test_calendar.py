@@ -329,3 +329,15 @@ def test_others_quotas_and_too_many_addresses_are_refused(scene: Scene) -> None:
     full = submit(scene.mine, "/account/calendars", {"quota": ""})
     assert full.status_code == 422
     assert "Revoke one first" in text_of(full)
+
+
+def test_today_begins_with_the_hour_that_runs(scene: Scene) -> None:
+    page = scene.mine.get("/calendar?span=day").text
+    hour = datetime.now(ZoneInfo("Asia/Almaty")).hour
+    shown = [int(text) for text in re.findall(r'class="cal-hour"[^>]*>(\d\d)<', page)]
+    assert shown[0] in (hour, (hour - 1) % 24)  # it may have struck since
+    assert len(shown) == 24
+    whole = scene.mine.get("/calendar?span=day&hour=0").text
+    assert [int(text) for text in re.findall(r'class="cal-hour"[^>]*>(\d\d)<', whole)] == list(range(24))
+    assert "From midnight on" not in whole
+    assert 'hour=0">From midnight on' in page or shown[0] == 0

@@ -32,6 +32,8 @@ def test_everybody_reads_the_rules(site: Site) -> None:
         "below 70 %",
         "Agriculture 01, 03 × 1,25",
         "Ordinary (the usual one)",
+        "An offer is held for 10 minutes.",
+        "It is not moved to an earlier start that is nearer than 1 day.",
         "The tariff has not been set yet",
         "Reserve 5 % 5 %",
         "One GPU-hour costs 1 400,00 ₸ before VAT of 16 %.",

@@ -32,7 +32,7 @@ from web.booking.booking_forms import LOCAL
 from web.booking.calendar_drawing import Drawing, Row
 from web.booking.calendar_grid import MOST_ROWS, Cell, Group, NodeLine, Room
 from web.booking.calendar_tables import RowFacts
-from web.booking.calendar_time import Edge, Span, Stretch, read_day, read_moment, stretch
+from web.booking.calendar_time import Edge, Span, Stretch, read_day, read_hour, read_moment, stretch
 from web.identity import current_actor
 from web.paging import Page, here, paginate_list
 from web.policy import policy
@@ -189,7 +189,10 @@ class Found:
 
 @bp.get("/calendar")
 def show() -> ResponseReturnValue:
-    """A day, a week or a month (`?span=`, `?day=`) of one kind of GPUs, as a drawing or as `?view=table`."""
+    """A day, a week or a month (`?span=`, `?day=`) of one kind of GPUs, as a drawing or as `?view=table`.
+
+    Today begins with the hour that runs, other days at midnight, or at `?hour=`.
+    """
     actor, now = current_actor(), utcnow()
     require(actor, Action.APPLICATION_CREATE)
     asked = _read(now)
@@ -252,14 +255,17 @@ def _read(now: datetime) -> Asked | None:
     quotas = [q for q in own if (q.cluster_id, q.gpu_type) == (choice.cluster.id, choice.gpu_type.name)]
     number = request.args.get("quota")
     zone = settings().zone
-    first = read_day(request.args.get("day"), now.astimezone(zone).date())
+    local = now.astimezone(zone)
+    first = read_day(request.args.get("day"), local.date())
+    # what is over is of no use to who books: on a narrow screen it would be all that is seen
+    hour = read_hour(request.args.get("hour"), local.hour if first == local.date() else 0)
     span = next((span for span in Span if span.value == request.args.get("span")), Span.WEEK)
     return Asked(
         choices,
         choice,
         quotas,
         next((quota for quota in quotas if str(quota.id) == number), quotas[0] if quotas else None),
-        stretch(span, first, zone),
+        stretch(span, first, zone, hour),
         read_moment(request.args.get("start"), zone),
         request.args.get("view") == "table",
     )

@@ -49,7 +49,8 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True)
 class Stretch:
-    """What one page of the calendar shows: whole local days, in cells of the span's length."""
+    """What one page of the calendar shows: local days, whole or from an hour on, in cells of the span's
+    length."""
 
     span: Span
     first: date
@@ -72,8 +73,11 @@ class Stretch:
         return int((moment - self.window[0]).total_seconds())
 
 
-def stretch(span: Span, first: date, zone: ZoneInfo) -> Stretch:
-    """The cells of a span from the day on; a day may have 23 or 25 hours where clocks are changed."""
+def stretch(span: Span, first: date, zone: ZoneInfo, hour: int = 0) -> Stretch:
+    """The cells of a span from the day on; a day may have 23 or 25 hours where clocks are changed.
+
+    A single day may begin at any hour: its cells go on to the same hour of the next day.
+    """
     cells: list[Edge] = []
     day, end = first, span.after(first)
     while day < end:
@@ -84,7 +88,16 @@ def stretch(span: Span, first: date, zone: ZoneInfo) -> Stretch:
             if since < until
         ]
         day += timedelta(days=1)
+    if span is Span.DAY and hour:
+        late = stretch(span, day, zone).cells
+        cells = [cell for cell in cells if cell.hour >= hour] + [cell for cell in late if cell.hour < hour]
     return Stretch(span, first, tuple(cells))
+
+
+def read_hour(text: str | None, default: int) -> int:
+    """An hour of the query string; what is none is the default."""
+    hours = {str(hour): hour for hour in range(HOURS_A_DAY)}
+    return hours.get(text or "", default)
 
 
 def read_day(text: str | None, default: date) -> date:

@@ -11,6 +11,7 @@ from flask_babel import gettext
 from allocator import ledger
 from allocator.authorization import Action, may, require
 from allocator.booking import waitlist
+from allocator.booking.standing import standing
 from allocator.errors import Stale, WrongState
 from allocator.models import WaitlistEntry
 from allocator.states import WaitlistState
@@ -42,13 +43,13 @@ def show_entry(entry_id: int) -> str:
     """One place: how it stands, and the offer that waits for an answer."""
     actor, now = current_actor(), utcnow()
     entry = waitlist.find(db(), actor, entry_id)
-    standing, offered = None, entry.state is WaitlistState.OFFERED
-    if entry.state is WaitlistState.WAITING:
-        standing = waitlist.standing(db(), entry, rules=policy().bookings, now=now)
+    rules = policy().bookings
+    waits, offered = entry.state is WaitlistState.WAITING, entry.state is WaitlistState.OFFERED
     return render_template(
         "bookings/waitlist_entry.html",
         entry=entry,
-        standing=standing,
+        standing=standing(db(), entry, rules=rules, now=now) if waits else None,
+        rules=rules,
         length=timedelta(seconds=entry.length_seconds),
         left=max((entry.answer_until or now) - now, timedelta()),
         may_answer=may(actor, Action.BOOKING_CREATE, entry.quota),

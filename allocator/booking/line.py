@@ -1,0 +1,242 @@
+"""The line of those who wait: who is offered what is free now, and what is kept for whoever is first (pure).
+
+As in EASY backfill (Lifka 1995): whoever is first keeps the earliest place that can be expected for it, and
+whoever stands behind is offered only what does not put that place off. First is everybody before whom nobody
+else waits for a part of the same days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum, auto
+
+from allocator.booking import keeping
+from allocator.booking.planning import Picture
+from allocator.booking.rebinding import count_starts
+from allocator.booking.windows import NodeHeld, Place, free_during, free_starts, nearest_after
+from allocator.sqltime import Window
+from allocator.upkeep.mending import Board, Claim
+
+
+class Turn(Enum):
+    """What somebody who waits can hope for."""
+
+    NOW = auto()  # is free, and nobody before it is put off by it
+    BY_COUNT = auto()  # would be free if others got other names of nodes
+    LATER = auto()  # by a known time: offers to others lapse, or days are opened for booking
+    TOGETHER = auto()  # not by today's plan: what gets free is kept together at the likeliest place
+    UNKNOWN = auto()
+
+
+@dataclass(frozen=True)
+class Stand:
+    """One who waits: the claim with the place that ``turn`` speaks of; ``first`` as the module says."""
+
+    turn: Turn
+    claim: Claim
+    first: bool
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the place is kept from those who stand behind."""
+        return self.turn is Turn.TOGETHER or (self.first and self.turn is Turn.LATER)
+
+
+def stand(
+    picture: Picture, claims: Iterable[Claim] | None = None, given: Mapping[int, Claim] | None = None
+) -> list[Stand]:
+    """Everybody of the picture who waits, in their order.
+
+    ``claims`` in place of the picture's bookings, and places that some of those who wait are ``given``
+    already: for plans that move others.
+    """
+    line = _Line(picture, picture.claims if claims is None else list(claims))
+    return [line.add(claim, (given or {}).get(claim.id)) for claim in picture.waiting]
+
+
+def puts_off(before: Sequence[Stand], after: Sequence[Stand]) -> bool:
+    """Whether somebody first in line has to wait longer ``after`` a change of plans; both of one picture."""
+    return any(one.first and _moment(other) > _moment(one) for one, other in zip(before, after, strict=True))
+
+
+def _moment(one: Stand) -> tuple[bool, bool, datetime]:
+    at_once = one.turn in (Turn.NOW, Turn.BY_COUNT)
+    if at_once or one.turn is Turn.LATER:
+        return False, not at_once, one.claim.starts_at
+    return True, False, one.claim.first
+
+
+class _Line:
+    """The boards on which places are looked for, and what is kept on them.
+
+    ``_board`` is what is free now, ``_later`` what will be when offers have lapsed, those of this round as
+    well; on both lies what is kept. ``_dates`` has everybody's expected place too, for honest dates.
+    """
+
+    def __init__(self, picture: Picture, claims: Sequence[Claim]) -> None:
+        self._picture = picture
+        firm = [claim for claim in claims if claim.id not in picture.offered]
+        self._board, self._later, self._dates = (
+            Board(picture.nodes, those, picture.whole, picture.grid) for those in (claims, firm, firm)
+        )
+        self._waits: list[Claim] = []
+        self._kept: dict[int, Claim] = {}
+        self._behind: dict[int, list[Claim]] = {}  # what got a place after somebody who is kept one
+        self._together: set[int] = set()
+
+    def add(self, claim: Claim, given: Claim | None = None) -> Stand:
+        first = not any(meet(claim, other) for other in self._waits)
+        found = given or self._free(self._board, claim, claim.last) or self._beside(claim)
+        if found:
+            self._put(found, self._board)
+            for behind in self._behind.values():
+                behind.append(found)
+            return Stand(Turn.NOW, found, first)
+        if found := self._by_count(claim):
+            return Stand(Turn.BY_COUNT, found, first)
+        if not self._picture.limits_of(claim).able:  # whoever could not take it keeps nobody waiting
+            return Stand(Turn.UNKNOWN, claim, first)
+        self._waits.append(claim)
+        board = self._later if first else self._dates
+        if found := self._free(board, claim, None):
+            self._put(found, *((self._board, self._later) if first else ()), self._dates)
+            if first:
+                self._kept[claim.id], self._behind[claim.id] = found, []
+            return Stand(Turn.LATER, found, first)
+        likeliest = keeping.likeliest(self._board, claim, self._starts(claim), self._picture)
+        if first and likeliest:
+            self._put(likeliest, self._board, self._later, self._dates)
+            self._kept[claim.id], self._behind[claim.id] = likeliest, []
+            self._together.add(claim.id)
+            return Stand(Turn.TOGETHER, likeliest, first)
+        return Stand(Turn.UNKNOWN, claim, first)
+
+    @staticmethod
+    def _put(claim: Claim, *boards: Board) -> None:
+        for board in boards:
+            board.put(claim)
+
+    def _starts(self, claim: Claim, last: datetime | None = None) -> list[Window]:
+        """The starts that rules and grants allow, as closed intervals."""
+        windows = self._picture.limits_of(claim).starts
+        return [(a, b if last is None else min(b, last)) for a, b in windows if last is None or a <= last]
+
+    def _free(self, board: Board, claim: Claim, last: datetime | None) -> Claim | None:
+        """At the first start that is free on the board."""
+        length = claim.length + claim.gap
+        for first, until in self._starts(claim, last):
+            rows = board.rows(first, until + length)
+            starts = free_starts(rows, claim.shape, length, first, until, self._picture.whole)
+            start = nearest_after(starts, first, self._picture.grid)
+            if start is not None:
+                return board.at(claim, start)
+        return None
+
+    def _by_count(self, claim: Claim) -> Claim | None:
+        """With other names of nodes for others: whoever books it sees to that (late binding)."""
+        length, loose_from = claim.length + claim.gap, self._picture.loose_from
+        for first, last in self._starts(claim, claim.last):
+            if loose_from > last:
+                continue
+            span = (max(first, loose_from), last)
+            starts = count_starts(self._board.rows(span[0], last + length), claim.shape, length, span)
+            start = nearest_after(starts, span[0], self._picture.grid)
+            if start is not None:
+                return replace(claim, starts_at=start, ends_at=start + claim.length)
+        return None
+
+    def _beside(self, claim: Claim) -> Claim | None:
+        """Where those who are first could as well have other GPUs at the same time, as good for them."""
+        kept = [one for one in self._kept.values() if meet(claim, one)]
+        if not kept:
+            return None
+        for one in kept:
+            self._board.take(one)
+            self._later.take(one)
+        useful = [self._useful(one) for one in kept]
+        for start in keeping.moments(
+            self._board, claim, self._starts(claim, claim.last), self._picture, kept
+        ):
+            for found in self._choices(claim, start, useful):
+                again = [self._again(one, found) for one in kept]
+                moved = [one for one in again if one is not None]
+                if len(moved) == len(kept):
+                    self._keep(moved, kept)
+                    return found
+        self._keep(kept, kept)
+        return None
+
+    def _keep(self, places: Sequence[Claim], before: Sequence[Claim]) -> None:
+        for one in before:
+            self._dates.take(one)
+        for one in places:
+            self._put(one, self._board, self._later, self._dates)
+            self._kept[one.id] = one
+
+    def _useful(self, kept: Claim) -> dict[int, float]:
+        """The nodes that would do for it too, and how much it would miss each."""
+        if kept.id in self._together:  # those of which most is free stand first
+            return {place.node_id: 1 - rank / 1000 for rank, place in enumerate(kept.places)}
+        end = kept.ends_at + kept.gap
+        with self._all_say_yes(kept):
+            return {
+                node.id: 1.0
+                for node in self._later.rows(kept.starts_at, end)
+                if kept.shape.suits(node.gpus, self._picture.whole)
+                and any(b - a >= kept.shape.gpus for a, b in free_during(node, kept.starts_at, end).free)
+            }
+
+    def _again(self, kept: Claim, beside: Claim) -> Claim | None:
+        """Its place with the other one there: at the same time, and as much of it free; or None."""
+        if kept.id in self._together:
+            return keeping.again(self._board, kept, beside, self._picture)
+        with self._all_say_yes(kept, beside):
+            return self._later.at(kept, kept.starts_at)
+
+    @contextmanager
+    def _all_say_yes(self, kept: Claim, *more: Claim) -> Iterator[None]:
+        """Offers lapse for whoever stands behind, but who is first shall not have to hope for theirs."""
+        theirs = [*self._behind[kept.id], *more]
+        for one in theirs:
+            self._later.put(one)
+        yield
+        for one in theirs:
+            self._later.take(one)
+
+    def _choices(
+        self, claim: Claim, start: datetime, useful: Sequence[Mapping[int, float]]
+    ) -> Iterator[Claim]:
+        """The claim there, first on nodes that the others have no use for."""
+        end = start + claim.length
+        rows = [
+            (sum(those.get(node.id, 0.0) for those in useful), node)
+            for node in self._board.rows(start, end + claim.gap)
+            if claim.shape.suits(node.gpus, self._picture.whole)
+        ]
+        gaps = [
+            (node, low, high)
+            for _, node in sorted(rows, key=lambda row: row[0])
+            for low, high in free_during(node, start, end + claim.gap).free
+            if high - low >= claim.shape.gpus
+        ]
+        if claim.shape.nodes > 1:
+            chosen = [node.id for node, _, _ in gaps[: claim.shape.nodes]]
+            found = self._board.at(claim, start, chosen)
+            yield from [found] if found else []
+            return
+        for node, low, high in gaps:
+            for gpu in range(low, high - claim.shape.gpus + 1):
+                yield _placed(claim, start, node, gpu)
+
+
+def _placed(claim: Claim, start: datetime, node: NodeHeld, gpu: int) -> Claim:
+    place = Place(node.id, node.name, gpu, gpu + claim.shape.gpus)
+    return replace(claim, starts_at=start, ends_at=start + claim.length, places=(place,))
+
+
+def meet(claim: Claim, other: Claim) -> bool:
+    """Whether both want a part of the same days."""
+    return claim.first < other.last + other.length and other.first < claim.last + claim.length
