@@ -22,9 +22,9 @@ from allocator.models import (
 )
 from allocator.policy import load_policy
 from allocator.states import RepairState
-from allocator.upkeep import failures, outages, phases
+from allocator.upkeep import outages, phases
 from allocator.upkeep.outages import OutagePlan
-from tests import factories
+from tests import factories, upkeep
 
 RULES = load_policy().bookings
 HOUR = timedelta(hours=1)
@@ -52,7 +52,7 @@ class OutageScene:
         published = self._outage(cluster, nodes[:count], now + 3 * DAY)
         moved = self._book(cluster, nodes[:count], now + 3 * DAY)
         stuck = self._book(cluster, nodes[count:], now + 3 * DAY)
-        outages.prepare(session, actor, published, rules=RULES, now=self.now)
+        upkeep.prepare(session, actor, published, rules=RULES, now=self.now)
         outages.publish(
             session,
             actor,
@@ -100,7 +100,7 @@ class OutageScene:
             tuple(node.id for node in nodes),
         )
         actor = factories.actor_of(self.operator)
-        return outages.draft(self.session, actor, cluster, plan, rules=RULES, now=self.now)
+        return upkeep.draft(self.session, actor, cluster, plan, rules=RULES, now=self.now)
 
     def _book(
         self, cluster: Cluster, nodes: list[Node], starts_at: datetime, hours: int = 6
@@ -121,7 +121,7 @@ class OutageScene:
     def _fail(self, cluster: Cluster, node: Node) -> Repair:
         node.state, node.seen_at = NodeState.DOWN, self.now - HOUR
         self.session.flush()
-        failures.watch(self.session, cluster, rules=RULES, now=self.now)
+        upkeep.watch(self.session, cluster, rules=RULES, now=self.now)
         return self.session.query(Repair).filter_by(state=RepairState.PROPOSED, outage_id=None).one()
 
 
