@@ -24,6 +24,7 @@ __all__ = [
     "ChangeKind",
     "Claim",
     "Loss",
+    "Tick",
     "Variant",
     "hit",
     "mend",

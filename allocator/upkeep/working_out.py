@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -126,7 +127,15 @@ def answer(world: World, task: Task, reached: Reached) -> Answer:
         return Answer(variants, simple=True)
     reached(RepairStep.SEARCHING, None)
     better = search(
-        nodes, claims, losses, variants, whole=world.whole, grid=world.grid, now=task.now, seconds=SECONDS
+        nodes,
+        claims,
+        losses,
+        variants,
+        whole=world.whole,
+        grid=world.grid,
+        now=task.now,
+        seconds=SECONDS,
+        tick=tick,
     )
     return Answer(better, simple=False)
 
@@ -148,7 +157,7 @@ def keep(session: Session, task: Task, world: World, found: Answer) -> None:
         "proposed_at": task.now,
         "version": repair.version + 1,
     }
-    counts = {name: _counts(one) for name, one in found.variants.items()}
+    counts: dict[str, Any] = {name: _counts(one) for name, one in found.variants.items()}
     move(repair, RepairState.PROPOSED, actor=SYSTEM, now=task.now, columns=columns, **counts)
 
 
