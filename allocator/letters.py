@@ -394,7 +394,7 @@ LETTERS: Mapping[str, Letter] = {
         N_("%(count)s bookings lost their nodes on %(cluster)s"),
         N_(
             "These nodes of %(cluster)s do not work: %(nodes)s. Bookings that lose GPUs by it: %(count)s.\n"
-            "Kezek has worked out two ways to mend the plan and has moved nobody yet.\n"
+            "Kezek works out two ways to mend the plan and has moved nobody yet.\n"
             "Next step: look at both and choose one, or leave it."
         ),
         path="/repairs/%(repair)s",

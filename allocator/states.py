@@ -63,11 +63,17 @@ class OutageState(StrEnum):
 
 
 class RepairState(StrEnum):
-    """What the planner proposes when bookings lost their nodes, until a person applies or drops it."""
+    """How bookings that lost their nodes are mended: worked out by the scheduler, decided by a person."""
 
+    WAITING = "waiting"
+    FAILED = "failed"
     PROPOSED = "proposed"
     APPLIED = "applied"
     DISCARDED = "discarded"
+
+
+# what a person has not decided on yet
+OPEN_REPAIRS = (RepairState.WAITING, RepairState.FAILED, RepairState.PROPOSED)
 
 
 class MoveState(StrEnum):
@@ -143,6 +149,9 @@ TRANSITIONS: Mapping[type[StrEnum], Mapping[StrEnum, frozenset[StrEnum]]] = {
         OutageState.PUBLISHED: frozenset({OutageState.ENDED, OutageState.CANCELLED}),
     },
     RepairState: {
+        RepairState.WAITING: frozenset({RepairState.PROPOSED, RepairState.FAILED, RepairState.DISCARDED}),
+        # tried again by another one
+        RepairState.FAILED: frozenset({RepairState.DISCARDED}),
         RepairState.PROPOSED: frozenset({RepairState.APPLIED, RepairState.DISCARDED}),
     },
     MoveState: {

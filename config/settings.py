@@ -160,6 +160,7 @@ class Settings(_Frozen):
     usage_seconds: Seconds = 60
     inventory_seconds: Seconds = 60
     plan_seconds: Seconds = 60
+    repairs_seconds: Seconds = 3
     expiry_seconds: Seconds = 30
     outbox_seconds: Seconds = 10
     log_json: bool = Field(default_factory=lambda data: not data["demo"])

@@ -63,6 +63,16 @@ def repairs(session: Session, now: datetime) -> list[Sample]:
     return [(tuple(row[:-1]), row[-1]) for row in rows]
 
 
+def oldest_repair(session: Session, now: datetime) -> list[Sample]:
+    rows = session.execute(
+        select(Cluster.slug, func.min(Repair.asked_at))
+        .join(Repair.cluster)
+        .where(Repair.state == RepairState.WAITING)
+        .group_by(Cluster.slug)
+    )
+    return [((slug,), at) for slug, at in rows]
+
+
 def unanswered_moves(session: Session, now: datetime) -> list[Sample]:
     """Nobody can answer any more once the time for it is over; that counts as agreed."""
     open_ = (
@@ -101,6 +111,15 @@ FAMILIES: tuple[tuple[Family, Callable[[Session, datetime], Iterable[Sample]]], 
     (
         Family("repairs_open", "gauge", "Repairs of the plan that wait for a decision.", (*POOL, "cause")),
         repairs,
+    ),
+    (
+        Family(
+            "repair_oldest_timestamp_seconds",
+            "gauge",
+            "When the longest waiting repair that is not worked out yet was asked for.",
+            ("cluster",),
+        ),
+        oldest_repair,
     ),
     (
         Family(

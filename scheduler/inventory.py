@@ -9,7 +9,6 @@ from sqlalchemy import select, update
 from allocator import capacity, problems
 from allocator.db import Database
 from allocator.models import Cluster, NodeState
-from allocator.policy import BookingRules
 from allocator.upkeep import failures
 from config.settings import Settings
 from scheduler.clusters import base
@@ -49,20 +48,11 @@ def take(database: Database, cluster: base.Cluster, now: datetime, whole_nodes: 
     return len(nodes)
 
 
-def watch(database: Database, slug: str, rules: BookingRules, now: datetime) -> int:
-    """Propose repairs when nodes have failed for more than a moment; returns how many are new.
-
-    They are worked out on a session that only reads: with a thousand nodes that takes its time, and nobody
-    has to wait for it.
-    """
-    with database.reader() as session:
-        row = session.scalar(select(Cluster).where(Cluster.slug == slug))
-        steps = failures.look(session, row, rules=rules, now=now) if row is not None else []
-    if not steps:
-        return 0
+def watch(database: Database, slug: str, now: datetime) -> int:
+    """Ask for repairs when nodes have failed for more than a moment; returns how many are new."""
     with database.transaction() as session:
-        row = session.scalars(select(Cluster).where(Cluster.slug == slug)).one()
-        return failures.act(session, row, steps, rules=rules, now=now)
+        row = session.scalar(select(Cluster).where(Cluster.slug == slug))
+        return failures.watch(session, row, now=now) if row is not None else 0
 
 
 def _healthy(health: Health, now: datetime) -> dict[str, object]:

@@ -55,6 +55,12 @@ def run(database: Database, job: Job, leader: str) -> bool:
     return False
 
 
+def alive(database: Database, name: str) -> None:
+    """A round that takes long goes on: it is not late."""
+    with database.transaction() as session:
+        session.execute(update(JobHealth).where(JobHealth.name == name).values(started_at=utcnow()))
+
+
 def forget_others(database: Database, jobs: Sequence[Job]) -> None:
     """Drop the rows of jobs that no longer exist: their last run would look late for ever."""
     with database.transaction() as session:

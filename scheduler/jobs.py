@@ -30,7 +30,7 @@ from config.clock import utcnow
 from config.errors import KezekError
 from config.i18n import N_
 from config.settings import ClusterSettings, Settings
-from scheduler import inventory, job_health, outbox
+from scheduler import inventory, job_health, outbox, repairs
 from scheduler.apply import GoOn
 from scheduler.clusters import connect
 from scheduler.clusters.base import Cluster
@@ -67,11 +67,18 @@ def make_jobs(database: Database, settings: Settings, go_on: GoOn) -> list[Job]:
     jobs.append(Job("expiry", settings.expiry_seconds, partial(expire, database)))
     policy = load_policy(settings.policy_file)
     jobs.append(Job("no-shows", settings.expiry_seconds, partial(watch_no_shows, database, policy.bookings)))
+    jobs.append(Job("repairs", settings.repairs_seconds, partial(mend, database, policy.bookings, go_on)))
     key = pseudonym_key(settings.secret_key.get_secret_value())
     jobs.append(Job("periods", settings.expiry_seconds, partial(watch_periods, database, policy, key)))
     send = partial(outbox.send_due, database, settings, go_on=go_on)
     jobs.append(Job("outbox", settings.outbox_seconds, send))
     return jobs
+
+
+def mend(database: Database, rules: BookingRules, go_on: GoOn, now: datetime) -> Mapping[str, int]:
+    """Work out the repair that has waited longest."""
+    alive = partial(job_health.alive, database, "repairs")
+    return repairs.work_out(database, rules=rules, now=now, go_on=go_on, alive=alive)
 
 
 def _cluster_jobs(
@@ -88,7 +95,7 @@ def _cluster_jobs(
     def look(now: datetime) -> Mapping[str, int]:
         inventory.declare(database, settings, now)
         nodes = inventory.take(database, cluster(), now, cluster_settings.whole_nodes)
-        return {"nodes": nodes, "repairs": inventory.watch(database, slug, rules, now)}
+        return {"nodes": nodes, "repairs": inventory.watch(database, slug, now)}
 
     def correct(now: datetime) -> Mapping[str, int]:
         end = monotonic() + RECONCILE_SECONDS

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.orm import Session
 
 from allocator.actors import Role
+from allocator.db import Database
 from allocator.models import (
     Booking,
     BookingMove,
@@ -22,15 +23,23 @@ from allocator.models import (
 )
 from allocator.policy import load_policy
 from allocator.states import RepairState
-from allocator.upkeep import failures, outages, phases
+from allocator.upkeep import outages, phases
 from allocator.upkeep.outages import OutagePlan
-from tests import factories
+from config.clock import utcnow
+from scheduler import repairs
+from tests import factories, upkeep
 
 RULES = load_policy().bookings
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 # What `fill` gives the numbers of.
-NUMBERS = ("outage", "repair", "move", "moved", "node")
+NUMBERS = ("outage", "repair", "move", "moved", "node", "unfinished", "asked")
+
+
+def work_out(database: Database) -> None:
+    """What the scheduler does until no repair waits any more."""
+    while repairs.work_out(database, rules=RULES, now=utcnow(), go_on=lambda: True)["worked_out"]:
+        pass
 
 
 @dataclass
@@ -52,7 +61,7 @@ class OutageScene:
         published = self._outage(cluster, nodes[:count], now + 3 * DAY)
         moved = self._book(cluster, nodes[:count], now + 3 * DAY)
         stuck = self._book(cluster, nodes[count:], now + 3 * DAY)
-        outages.prepare(session, actor, published, rules=RULES, now=self.now)
+        upkeep.prepare(session, actor, published, rules=RULES, now=self.now)
         outages.publish(
             session,
             actor,
@@ -72,9 +81,13 @@ class OutageScene:
         node = phases.announce(session, actor, cluster, announced, now=self.now)[0]
         for number in range(count):
             nodes[number].leaves_at = now + (60 + number) * DAY
+        unfinished = self._outage(cluster, nodes, now + 9 * DAY, wait=True)
+        (asked,) = phases.leave(session, actor, cluster, nodes[-1:], now + 50 * DAY, now=self.now)
         session.flush()
         return {
             "outage": draft.id,
+            "unfinished": unfinished.id,
+            "asked": asked.id,
             "published": published.id,
             "repair": repair.id,
             "move": move.id,
@@ -91,7 +104,7 @@ class OutageScene:
         self._book(cluster, nodes[len(half) :], start, hours=12)
         return self._outage(cluster, half, start)
 
-    def _outage(self, cluster: Cluster, nodes: list[Node], starts_at: datetime) -> Outage:
+    def _outage(self, cluster: Cluster, nodes: list[Node], starts_at: datetime, wait: bool = False) -> Outage:
         plan = OutagePlan(
             OutageKind.MAINTENANCE,
             starts_at,
@@ -100,7 +113,9 @@ class OutageScene:
             tuple(node.id for node in nodes),
         )
         actor = factories.actor_of(self.operator)
-        return outages.draft(self.session, actor, cluster, plan, rules=RULES, now=self.now)
+        if wait:  # until the test has it worked out
+            return outages.draft(self.session, actor, cluster, plan, now=self.now)
+        return upkeep.draft(self.session, actor, cluster, plan, rules=RULES, now=self.now)
 
     def _book(
         self, cluster: Cluster, nodes: list[Node], starts_at: datetime, hours: int = 6
@@ -121,7 +136,7 @@ class OutageScene:
     def _fail(self, cluster: Cluster, node: Node) -> Repair:
         node.state, node.seen_at = NodeState.DOWN, self.now - HOUR
         self.session.flush()
-        failures.watch(self.session, cluster, rules=RULES, now=self.now)
+        upkeep.watch(self.session, cluster, rules=RULES, now=self.now)
         return self.session.query(Repair).filter_by(state=RepairState.PROPOSED, outage_id=None).one()
 
 

@@ -44,13 +44,13 @@ def gpu_types(session: Session, cluster: Cluster) -> list[str]:
 
 
 def is_contested(session: Session, cluster: Cluster, gpu_type: str) -> bool:
-    """Whether a person has to decide how the plan is mended: it is left alone until then."""
-    proposed = select(Repair.id).where(
+    """Whether a repair is worked out or waits for a person: the plan is left alone until then."""
+    repair = select(Repair.id).where(
         Repair.cluster_id == cluster.id,
         Repair.gpu_type == gpu_type,
-        Repair.state == RepairState.PROPOSED,
+        Repair.state.in_((RepairState.WAITING, RepairState.PROPOSED)),
     )
-    return session.scalar(proposed.limit(1)) is not None
+    return session.scalar(repair.limit(1)) is not None
 
 
 def check(

@@ -19,6 +19,7 @@ from allocator.models.outages import (
     PlanRun,
     Repair,
     RepairCause,
+    RepairStep,
 )
 from allocator.models.people import (
     Membership,
@@ -100,6 +101,7 @@ __all__ = [
     "Reclaim",
     "Repair",
     "RepairCause",
+    "RepairStep",
     "Reservation",
     "RoleGrant",
     "SignInAttempt",

@@ -71,15 +71,31 @@ class RepairCause(StrEnum):
     NODES_LEAVE = "nodes_leave"
 
 
+class RepairStep(StrEnum):
+    """How far the scheduler is with a repair that it works out."""
+
+    COUNTING = "counting"
+    MENDING = "mending"
+    SEARCHING = "searching"
+
+
 class Repair(Base):
     """Two ways to mend the plan after its capacity changed, and the one that a person chose.
 
-    ``variants``: by name (``fewest_moves``, ``fewest_drops``) the moves and drops with bookings, their
-    versions, windows, nodes and reasons, as they were proposed.
+    Asked for, it waits for the scheduler; ``step`` and ``percent`` of it are how far that is (None: it has
+    not begun), ``attempts`` how often it has begun, ``problem`` why it has given up. ``variants``: by name
+    (``fewest_moves``, ``fewest_drops``) the moves and drops with bookings, their versions, windows, nodes
+    and reasons, as they were proposed.
     """
 
     __tablename__ = "repairs"
-    __table_args__ = (Index(None, "cluster_id", "state"),)
+    __table_args__ = (
+        CheckConstraint(
+            "state NOT IN ('proposed', 'applied') OR proposed_at IS NOT NULL", name="worked_out_first"
+        ),
+        CheckConstraint("state <> 'failed' OR problem IS NOT NULL", name="failed_for_a_reason"),
+        Index(None, "cluster_id", "state"),
+    )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     cluster_id: Mapped[int] = mapped_column(ForeignKey("clusters.id"))
@@ -87,9 +103,14 @@ class Repair(Base):
     cause: Mapped[RepairCause] = mapped_column(enum_type(RepairCause, "cause"))
     outage_id: Mapped[int | None] = mapped_column(ForeignKey("outages.id"), index=True)
     details: Mapped[dict[str, Any]]
-    variants: Mapped[dict[str, Any]]
-    state: Mapped[RepairState] = mapped_column(enum_type(RepairState, "state"), default=RepairState.PROPOSED)
-    proposed_at: Mapped[datetime]
+    variants: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    state: Mapped[RepairState] = mapped_column(enum_type(RepairState, "state"), default=RepairState.WAITING)
+    asked_at: Mapped[datetime]
+    step: Mapped[RepairStep | None] = mapped_column(enum_type(RepairStep, "step"))
+    percent: Mapped[int | None]
+    attempts: Mapped[int] = mapped_column(default=0)
+    problem: Mapped[str | None] = mapped_column(String(500))
+    proposed_at: Mapped[datetime | None]
     chosen: Mapped[str | None] = mapped_column(String(40))
     decided_by_id: Mapped[int | None] = mapped_column(ForeignKey("people.id"), index=True)
     decided_at: Mapped[datetime | None]

@@ -1,4 +1,4 @@
-"""Nodes that fail: as soon as the cluster has shown them down for more than a moment, a repair is proposed.
+"""Nodes that fail: once the cluster has shown them down for more than a moment, a repair is asked for.
 
 Nobody is moved by that. Operators are told once for each set of nodes, and the proposal is kept up to date
 until one of them decides.
@@ -7,7 +7,6 @@ until one of them decides.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import and_, func, or_, select
@@ -28,12 +27,10 @@ from allocator.models import (
     RepairCause,
     RoleGrant,
 )
-from allocator.policy import BookingRules
-from allocator.states import OutageState, RepairState, move
+from allocator.states import OPEN_REPAIRS, OutageState, RepairState, move
 from allocator.upkeep import repairs
 from allocator.upkeep.mending import Loss
 from allocator.upkeep.repair_inputs import affected
-from allocator.upkeep.repairs import Finding
 from config.i18n import N_
 
 # A node that only restarts its daemon is back before anybody needs to know.
@@ -43,73 +40,57 @@ THINK_AGAIN = timedelta(hours=6)
 FAILED = (NodeState.DOWN, NodeState.DRAINED, NodeState.GONE)
 
 
-@dataclass(frozen=True)
-class Step:
-    """What is to be done about one GPU type; ``latest``: its last repair's number and version then."""
-
-    gpu_type: str
-    latest: tuple[int, int]
-    names: tuple[str, ...]
-    until: datetime
-    found: Finding | None  # None: nobody is affected any more
-    tell: bool
-
-
-def watch(
-    session: Session, cluster: Cluster, *, rules: BookingRules, now: datetime, after: timedelta = MOMENT
-) -> int:
-    """Propose, refresh and withdraw repairs as nodes fail and come back; returns how many are new.
-
-    ``look`` and ``act`` in one; only the second one writes, and only the first one takes long.
-    """
-    steps = look(session, cluster, rules=rules, now=now, after=after)
-    return act(session, cluster, steps, rules=rules, now=now)
-
-
-def look(
-    session: Session, cluster: Cluster, *, rules: BookingRules, now: datetime, after: timedelta = MOMENT
-) -> list[Step]:
-    """What is to be done now, with every repair worked out already; writes nothing."""
+def watch(session: Session, cluster: Cluster, *, now: datetime, after: timedelta = MOMENT) -> int:
+    """Ask for, renew and withdraw repairs as nodes fail and come back; returns how many are new."""
+    capacity.lock(session, cluster)
     failed = _failed(session, cluster, now, after)
     latest = _latest(session, cluster)
-    steps = (
-        _step(session, cluster, gpu_type, failed.get(gpu_type, []), latest.get(gpu_type), rules, now)
+    return sum(
+        _mend(session, cluster, gpu_type, failed.get(gpu_type, []), latest.get(gpu_type), now)
         for gpu_type in sorted(failed.keys() | latest.keys())
     )
-    return [step for step in steps if step is not None]
 
 
-def _step(
+def _mend(
     session: Session,
     cluster: Cluster,
     gpu_type: str,
     failed: Sequence[Node],
     latest: Repair | None,
-    rules: BookingRules,
     now: datetime,
-) -> Step | None:
-    names = tuple(node.name for node in failed)
-    open_ = latest is not None and latest.state is RepairState.PROPOSED
+) -> bool:
+    """Whether a new repair of one GPU type was asked for; an open one that no longer holds is withdrawn."""
+    names = [node.name for node in failed]
+    open_ = latest is not None and latest.state in OPEN_REPAIRS
     same = latest is not None and set(names) <= set(latest.details["nodes"])
     known = _until(latest) if latest is not None and same else None
     until = known if known is not None and known > now + THINK_AGAIN else repairs.default_until(now)
     losses = [Loss(node.id, now, until) for node in failed]
     hit = affected(session, losses, now)
-    if not hit and not open_:
-        return None
-    if latest is not None and same and until == known and not open_ and hit.keys() <= _settled(latest):
-        return None
-    if latest is not None and same and open_ and hit == repairs.affected_of(latest):
-        return None
-    found = repairs.survey(session, cluster, gpu_type, losses, rules=rules, now=now) if hit else None
+    if latest is not None and same and hit and _still_holds(latest, hit, until == known):
+        return False
+    if latest is not None and open_:
+        _withdraw(latest, now)
+    if not hit:
+        return False
+    details = {"nodes": names, "until": until.isoformat()}
+    made = repairs.ask(
+        session, SYSTEM, cluster, gpu_type, RepairCause.NODES_DOWN, losses, details=details, now=now
+    )
     # told once of nodes that stay away, or come and go: until somebody decides, or they should be back
     waits = latest is not None and latest.decided_by_id is None
-    told = same and waits and (open_ or (known is not None and known > now))
-    return Step(gpu_type, _version(latest), names, until, found, not told)
+    if not (same and waits and (open_ or (known is not None and known > now))):
+        _tell_operators(session, made, len(hit), now)
+    return True
 
 
-def _version(repair: Repair | None) -> tuple[int, int]:
-    return (repair.id, repair.version) if repair is not None else (0, 0)
+def _still_holds(latest: Repair, hit: Mapping[int, int], in_time: bool) -> bool:
+    """Whether nothing needs to be thought over that the last repair of these nodes does not say."""
+    if latest.state is RepairState.WAITING:  # it is going to be worked out by what is booked then
+        return True
+    if latest.state in OPEN_REPAIRS:
+        return hit == repairs.affected_of(latest)
+    return in_time and hit.keys() <= _settled(latest)
 
 
 def _settled(repair: Repair) -> set[int]:
@@ -119,44 +100,6 @@ def _settled(repair: Repair) -> set[int]:
     if repair.state is RepairState.APPLIED:
         return set(repairs.variants_of(repair)[repair.chosen or ""].stuck)
     return set(repairs.affected_of(repair))
-
-
-def act(
-    session: Session, cluster: Cluster, steps: Sequence[Step], *, rules: BookingRules, now: datetime
-) -> int:
-    """Write the steps down, but none whose repair somebody has touched since; returns how many are new."""
-    capacity.lock(session, cluster)
-    stands = _latest(session, cluster)
-    new = 0
-    for step in steps:
-        latest = stands.get(step.gpu_type)
-        if _version(latest) != step.latest:
-            continue  # the next round looks again
-        if latest is not None and latest.state is RepairState.PROPOSED:
-            _withdraw(latest, now)
-        if step.found is not None:
-            _propose(session, cluster, step, step.found, rules, now)
-            new += 1
-    return new
-
-
-def _propose(
-    session: Session, cluster: Cluster, step: Step, found: Finding, rules: BookingRules, now: datetime
-) -> None:
-    made = repairs.propose(
-        session,
-        SYSTEM,
-        cluster,
-        step.gpu_type,
-        RepairCause.NODES_DOWN,
-        found.losses,
-        found=[found],
-        details={"nodes": list(step.names), "until": step.until.isoformat()},
-        rules=rules,
-        now=now,
-    )
-    if step.tell:
-        _tell_operators(session, made, len(found.affected), now)
 
 
 def _until(repair: Repair) -> datetime | None:

@@ -7,7 +7,7 @@ person has pinned, or that begins before the cluster is unfrozen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -24,6 +24,7 @@ __all__ = [
     "ChangeKind",
     "Claim",
     "Loss",
+    "Tick",
     "Variant",
     "hit",
     "mend",
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 FEWEST_MOVES, FEWEST_DROPS = VARIANTS = ("fewest_moves", "fewest_drops")
+# Told before each booking: whether it is about saving those that fit nowhere, how many are done, and of how
+# many. It may raise whatever ends the work.
+Tick = Callable[[bool, int, int], None]
 MOST_STARTS = 12  # other starts that are tried for a booking before it is dropped
 
 
@@ -87,7 +91,13 @@ def hit(claims: Iterable[Claim], losses: Sequence[Loss]) -> list[Claim]:
 
 
 def mend(
-    nodes: Sequence[NodeHeld], claims: Sequence[Claim], losses: Sequence[Loss], *, whole: bool, grid: Grid
+    nodes: Sequence[NodeHeld],
+    claims: Sequence[Claim],
+    losses: Sequence[Loss],
+    *,
+    whole: bool,
+    grid: Grid,
+    tick: Tick = lambda saving, done, total: None,
 ) -> dict[str, Variant]:
     """Both variants, by name. ``claims`` are all bookings from now on, wherever they lie."""
     lost = hit(claims, losses)
@@ -97,9 +107,9 @@ def mend(
         board.take(claim)
     for loss in losses:
         board.close(loss)
-    dropped = _insert(board, ejected)
+    dropped = _insert(board, ejected, tick)
     fewest_moves = variant_of(claims, board, dropped, losses)
-    saved = _make_room(board, {claim.id: claim for claim in claims}, dropped)
+    saved = _make_room(board, {claim.id: claim for claim in claims}, dropped, tick)
     left = [claim for claim in dropped if claim.id not in board.claims]
     fewest_drops = variant_of(claims, board, left, losses, saved)
     return {FEWEST_MOVES: fewest_moves, FEWEST_DROPS: fewest_drops}
@@ -121,7 +131,7 @@ def variant_of(
     return Variant(tuple(_changes(before, board, dropped, sakes)), stuck)
 
 
-def _insert(board: Board, ejected: Sequence[Claim]) -> list[Claim]:
+def _insert(board: Board, ejected: Sequence[Claim], tick: Tick) -> list[Claim]:
     """Put them in again, first all that can keep their time; returns those that fit nowhere."""
     by_weight = sorted(ejected, key=lambda claim: (-claim.shape.nodes * claim.shape.gpus, claim.starts_at))
     waiting = []
@@ -132,7 +142,8 @@ def _insert(board: Board, ejected: Sequence[Claim]) -> list[Claim]:
         else:
             waiting.append(claim)
     dropped = []
-    for claim in waiting:
+    for done, claim in enumerate(waiting):
+        tick(False, done, len(waiting))
         other = board.nearest(claim)
         if other:
             board.put(other)
@@ -141,10 +152,13 @@ def _insert(board: Board, ejected: Sequence[Claim]) -> list[Claim]:
     return dropped
 
 
-def _make_room(board: Board, before: Mapping[int, Claim], dropped: Sequence[Claim]) -> dict[int, int]:
+def _make_room(
+    board: Board, before: Mapping[int, Claim], dropped: Sequence[Claim], tick: Tick
+) -> dict[int, int]:
     """Let others make way for each dropped claim where all of them find another place; who saved whom."""
     saved: dict[int, int] = {}
-    for claim in sorted(dropped, key=lambda claim: -claim.weight):
+    for done, claim in enumerate(sorted(dropped, key=lambda claim: -claim.weight)):
+        tick(True, done, len(dropped))
         for start in _starts(claim):
             moved = _squeeze(board, before, claim, start)
             if moved is not None:

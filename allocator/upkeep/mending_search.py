@@ -19,6 +19,7 @@ from allocator.upkeep.mending import (
     ChangeKind,
     Claim,
     Loss,
+    Tick,
     Variant,
     hit,
     variant_of,
@@ -72,6 +73,7 @@ def search(
     now: datetime,
     seconds: float,
     iterations: int | None = None,
+    tick: Tick = lambda saving, done, total: None,
 ) -> dict[str, Variant]:
     """The variants, each replaced where the planner's is better. Unchanged where its grid does not fit."""
     world = _World.of(nodes, claims, losses, grid, now)
@@ -86,7 +88,7 @@ def search(
     lost = {claim.id for claim in hit(claims, losses)}
     better = dict(variants)
     for name, planned in ((FEWEST_MOVES, found.fewest_moves), (FEWEST_DROPS, found.fewest_drops)):
-        bound = _bind(world, planned, nodes, claims, losses, whole, grid)
+        bound = _bind(world, planned, nodes, claims, losses, whole, grid, tick)
         touched = {change.booking_id for change in bound.of(ChangeKind.MOVE, ChangeKind.DROP)}
         # nobody who lost nothing makes way unless that saves somebody
         saves = name == FEWEST_DROPS and _cost(bound)[0] < _cost(variants[FEWEST_MOVES])[0]
@@ -220,6 +222,7 @@ def _bind(
     losses: Sequence[Loss],
     whole: bool,
     grid: Grid,
+    tick: Tick,
 ) -> Variant:
     """The planner's starts on the exact board, with as few other nodes as will do.
 
@@ -248,7 +251,7 @@ def _bind(
             if claim.id in stays:
                 board.put(claim)
         rest = [claim for claim in world.moving if claim.id not in stays]
-        dropped = _fill(board, rest, wanted, None if keep else names)
+        dropped = _fill(board, rest, wanted, None if keep else names, tick)
         found.append(variant_of(claims, board, dropped, losses, dict(_sakes(claims, board, lost))))
     return min(found, key=lambda one: (*_cost(one), len(one.changes)))
 
@@ -258,16 +261,18 @@ def _fill(
     rest: Sequence[Claim],
     wanted: Mapping[int, datetime],
     names: Mapping[int, Collection[int]] | None,
+    tick: Tick,
 ) -> list[Claim]:
     """Place the rest where the planner wants it, what does not bind as near as may be; returns the others."""
     by_size = sorted(rest, key=lambda one: (-one.weight, one.id))
-    left = [
-        claim
-        for claim in by_size
-        if not _put(board, claim, wanted.get(claim.id), names[claim.id] if names else None)
-    ]
+    left = []
+    for done, claim in enumerate(by_size):
+        tick(True, done, len(by_size))
+        if not _put(board, claim, wanted.get(claim.id), names[claim.id] if names else None):
+            left.append(claim)
     dropped = []
     for claim in sorted(left, key=lambda one: (one.id not in wanted, -one.weight, one.id)):
+        tick(True, len(by_size), len(by_size))
         other = board.at(claim, claim.starts_at) or board.nearest(claim)
         if other:
             board.put(other)

@@ -108,7 +108,7 @@ def _free(session: Session, outage: Outage, now: datetime) -> datetime:
 
 
 def forget_proposals(session: Session, actor: Actor, outage: Outage, now: datetime) -> None:
-    """Give up what is proposed for a draft."""
+    """Give up what is proposed for a draft, or still being worked out."""
     for repair in outage_queries.proposals(session, outage):
         columns = {"decided_by_id": actor.person_id, "decided_at": now, "version": repair.version + 1}
         reason = N_("It was worked out again.")

@@ -12,7 +12,7 @@ from allocator.actors import Actor
 from allocator.authorization import Action, require
 from allocator.errors import NotFound
 from allocator.models import Cluster, Outage, OutageNode, Repair
-from allocator.states import OutageState, RepairState
+from allocator.states import OPEN_REPAIRS, OutageState, RepairState
 
 
 def find(session: Session, actor: Actor, outage_id: int) -> Outage:
@@ -60,20 +60,22 @@ def coming(session: Session, cluster: Cluster, since: datetime, until: datetime)
 
 
 def proposals(session: Session, outage: Outage) -> Sequence[Repair]:
-    """The repairs of the outage: open ones of a draft, the applied ones afterwards."""
-    wanted = RepairState.PROPOSED if outage.state is OutageState.DRAFT else RepairState.APPLIED
+    """The repairs of the outage: open ones of a draft, worked out or not; the applied ones afterwards."""
+    wanted = OPEN_REPAIRS if outage.state is OutageState.DRAFT else (RepairState.APPLIED,)
     return session.scalars(
-        select(Repair).where(Repair.outage_id == outage.id, Repair.state == wanted).order_by(Repair.gpu_type)
+        select(Repair)
+        .where(Repair.outage_id == outage.id, Repair.state.in_(wanted))
+        .order_by(Repair.gpu_type)
     ).all()
 
 
 def repairs_waiting(session: Session) -> int:
-    """How many repairs of failed or leaving nodes wait for a decision."""
+    """How many repairs of failed or leaving nodes wait for a decision; not those that are worked out yet."""
     return (
         session.scalar(
             select(func.count())
             .select_from(Repair)
-            .where(Repair.state == RepairState.PROPOSED, Repair.outage_id.is_(None))
+            .where(Repair.state.in_((RepairState.PROPOSED, RepairState.FAILED)), Repair.outage_id.is_(None))
         )
         or 0
     )

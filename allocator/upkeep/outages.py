@@ -5,7 +5,6 @@ A published outage holds its nodes by slots of its own, so that the database ref
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import select
@@ -22,7 +21,6 @@ from allocator.models import (
     Booking,
     BookingMove,
     Cluster,
-    Node,
     NodeSlot,
     Outage,
     OutageKind,
@@ -39,10 +37,7 @@ from allocator.upkeep.outage_checks import OVER, STALE, TAKEN, OutagePlan, check
 from allocator.upkeep.outage_endings import call_off, forget_proposals
 from allocator.upkeep.repair_inputs import LIVE, affected, has_begun, is_tied
 from allocator.upkeep.repair_steps import Why
-from allocator.upkeep.repairs import Finding
 from config.i18n import N_
-
-Losses = list[tuple[str, list[Loss]]]  # by GPU type
 
 BATCH = 200
 NO_DRAFT = N_("This outage is no draft any more.")
@@ -55,56 +50,7 @@ __all__ = [
     "end_due",
     "prepare",
     "publish",
-    "survey",
-    "survey_again",
 ]
-
-
-def survey(
-    session: Session,
-    actor: Actor,
-    cluster: Cluster,
-    plan: OutagePlan,
-    *,
-    but: Outage | None = None,
-    rules: BookingRules,
-    now: datetime,
-) -> list[Finding]:
-    """Whom the plan would move: what ``draft`` and (``but``: that outage) ``change`` take as ``found``.
-
-    This is the slow part: give it a session that only reads. Raises Invalid.
-    """
-    require(actor, Action.CLUSTER_CHANGE)
-    nodes = checked(session, cluster, plan, now, but)
-    return _survey(session, cluster, _losses(nodes, plan.starts_at, plan.ends_at), rules, now)
-
-
-def survey_again(
-    session: Session, actor: Actor, outage: Outage, *, rules: BookingRules, now: datetime
-) -> list[Finding]:
-    """Whom a draft would move by what is booked now: what ``prepare`` takes as ``found``."""
-    require(actor, Action.CLUSTER_CHANGE)
-    return _survey(session, outage.cluster, _losses_of(outage), rules, now)
-
-
-def _survey(
-    session: Session, cluster: Cluster, losses: Losses, rules: BookingRules, now: datetime
-) -> list[Finding]:
-    return [
-        repairs.survey(session, cluster, gpu_type, some, rules=rules, now=now) for gpu_type, some in losses
-    ]
-
-
-def _losses(nodes: Iterable[Node], starts_at: datetime, ends_at: datetime) -> Losses:
-    """What is lost of each GPU type, in the order of their names."""
-    by_type: dict[str, list[Loss]] = {}
-    for node in sorted(nodes, key=lambda node: node.id):
-        by_type.setdefault(node.gpu_type, []).append(Loss(node.id, starts_at, ends_at))
-    return sorted(by_type.items())
-
-
-def _losses_of(outage: Outage) -> Losses:
-    return _losses((one.node for one in outage.nodes), outage.starts_at, outage.ends_at)
 
 
 def draft(
@@ -113,11 +59,9 @@ def draft(
     cluster: Cluster,
     plan: OutagePlan,
     *,
-    found: Sequence[Finding] = (),
-    rules: BookingRules,
     now: datetime,
 ) -> Outage:
-    """Write the plan down and work out whom it would move; binds nobody. Raises Invalid."""
+    """Write the plan down and have it worked out whom it would move; binds nobody. Raises Invalid."""
     require(actor, Action.CLUSTER_CHANGE)
     if actor.person_id is None:
         raise ValueError("an outage is planned by a person")
@@ -136,7 +80,7 @@ def draft(
     events.record(
         session, actor, outage, "outage.drafted", now=now, reason=outage.reason, after=_facts(outage)
     )
-    prepare(session, actor, outage, found=found, rules=rules, now=now)
+    prepare(session, actor, outage, now=now)
     return outage
 
 
@@ -147,8 +91,6 @@ def change(
     plan: OutagePlan,
     *,
     expected_version: int,
-    found: Sequence[Finding] = (),
-    rules: BookingRules,
     now: datetime,
 ) -> None:
     """Another plan for a draft. Raises Invalid, Stale, WrongState."""
@@ -171,7 +113,7 @@ def change(
         before=before,
         after=_facts(outage),
     )
-    prepare(session, actor, outage, found=found, rules=rules, now=now)
+    prepare(session, actor, outage, now=now)
 
 
 def _facts(outage: Outage) -> dict[str, object]:
@@ -183,35 +125,26 @@ def _facts(outage: Outage) -> dict[str, object]:
     }
 
 
-def prepare(
-    session: Session,
-    actor: Actor,
-    outage: Outage,
-    *,
-    found: Sequence[Finding] = (),
-    rules: BookingRules,
-    now: datetime,
-) -> list[Repair]:
-    """Work out anew whom the draft would move: a proposal for each GPU type among its nodes."""
+def prepare(session: Session, actor: Actor, outage: Outage, *, now: datetime) -> list[Repair]:
+    """Have it worked out anew whom the draft would move: a repair for each GPU type among its nodes."""
     require(actor, Action.CLUSTER_CHANGE)
     if outage.state is not OutageState.DRAFT:
         raise WrongState(NO_DRAFT, {"state": outage.state.value})
     forget_proposals(session, actor, outage, now)
     return [
-        repairs.propose(
-            session,
-            actor,
-            outage.cluster,
-            gpu_type,
-            RepairCause.OUTAGE,
-            losses,
-            found=found,
-            outage=outage,
-            rules=rules,
-            now=now,
+        repairs.ask(
+            session, actor, outage.cluster, gpu_type, RepairCause.OUTAGE, losses, outage=outage, now=now
         )
-        for gpu_type, losses in _losses_of(outage)
+        for gpu_type, losses in _losses(outage)
     ]
+
+
+def _losses(outage: Outage) -> list[tuple[str, list[Loss]]]:
+    """What is lost of each GPU type, in the order of their names."""
+    by_type: dict[str, list[Loss]] = {}
+    for node in sorted((one.node for one in outage.nodes), key=lambda node: node.id):
+        by_type.setdefault(node.gpu_type, []).append(Loss(node.id, outage.starts_at, outage.ends_at))
+    return sorted(by_type.items())
 
 
 def publish(
@@ -226,8 +159,9 @@ def publish(
 ) -> list[BookingMove]:
     """Move whom the variant moves and hold the nodes. Raises Stale when the bookings changed meanwhile.
 
-    Raises WrongState while something lies there that nobody may move: pinned, frozen or begun. A running
-    booking on nodes that failed keeps them: the outage holds them from its end on.
+    Raises WrongState while that is still being worked out, and while something lies there that nobody may
+    move: pinned, frozen or begun. A running booking on nodes that failed keeps them: the outage holds them
+    from its end on.
     """
     require(actor, Action.CLUSTER_CHANGE)
     capacity.lock(session, outage.cluster)
@@ -241,6 +175,7 @@ def publish(
     made: list[BookingMove] = []
     for repair in outage_queries.proposals(session, outage):
         hold(session, repair)
+        repairs.refuse_unfinished(repair)
         _refuse_stuck(session, outage, repair, now)
         made += repair_steps.carry_out(session, repair, variant, Why(why.reason, actor, rules, now, repair))
     _hold_nodes(session, outage, now)

@@ -16,13 +16,11 @@ from allocator.authorization import Action, require
 from allocator.capacity import FOREVER
 from allocator.errors import Conflict, Fault, Invalid, NotFound, WrongState
 from allocator.models import Cluster, Node, NodeState, Repair, RepairCause
-from allocator.policy import BookingRules
 from allocator.reasons import given
 from allocator.upkeep import repairs
 from allocator.upkeep.mending import Loss
 from allocator.upkeep.node_names import MOST_NODES, NAME, expand
 from allocator.upkeep.repair_inputs import affected
-from allocator.upkeep.repairs import Finding
 from config.i18n import N_
 
 MOST_GPUS = 64
@@ -151,53 +149,20 @@ def leave(
     nodes: Sequence[Node],
     leaves_at: datetime,
     *,
-    found: Sequence[Finding] = (),
-    rules: BookingRules,
     now: datetime,
 ) -> list[Repair]:
     """Plan that nodes leave for good: repairs to decide on, one for each GPU type. Raises Invalid.
 
-    No node is marked before its repair is applied, even if nothing is booked on it. ``found``: as
-    ``survey_leaving`` has seen it ahead.
+    No node is marked before its repair is applied, even if nothing is booked on it.
     """
     require(actor, Action.CLUSTER_CHANGE)
     _check_leaving(nodes, leaves_at, now)
     made = []
     for gpu_type, some in _by_type(nodes):
         details = {"leaves_at": leaves_at.isoformat(), "nodes": [node.name for node in some]}
-        repair = repairs.propose(
-            session,
-            actor,
-            cluster,
-            gpu_type,
-            RepairCause.NODES_LEAVE,
-            _gone(some, leaves_at),
-            found=found,
-            details=details,
-            rules=rules,
-            now=now,
-        )
-        made.append(repair)
+        losses, cause = _gone(some, leaves_at), RepairCause.NODES_LEAVE
+        made.append(repairs.ask(session, actor, cluster, gpu_type, cause, losses, details=details, now=now))
     return made
-
-
-def survey_leaving(
-    session: Session,
-    actor: Actor,
-    cluster: Cluster,
-    nodes: Sequence[Node],
-    leaves_at: datetime,
-    *,
-    rules: BookingRules,
-    now: datetime,
-) -> list[Finding]:
-    """The slow part of ``leave``, for a session that only reads. Raises Invalid."""
-    require(actor, Action.CLUSTER_CHANGE)
-    _check_leaving(nodes, leaves_at, now)
-    return [
-        repairs.survey(session, cluster, gpu_type, _gone(some, leaves_at), rules=rules, now=now)
-        for gpu_type, some in _by_type(nodes)
-    ]
 
 
 def _gone(nodes: Iterable[Node], leaves_at: datetime) -> list[Loss]:

@@ -1,4 +1,4 @@
-"""A repair's losses and variants as the JSON that its row keeps, and back."""
+"""A repair's losses, affected bookings and variants as the JSON that its row keeps, and back."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ def losses_from_json(rows: Iterable[list[Any]]) -> list[Loss]:
         Loss(node_id, datetime.fromisoformat(since), datetime.fromisoformat(until) if until else FOREVER)
         for node_id, since, until in rows
     ]
+
+
+def affected_to_json(versions: Mapping[int, int]) -> dict[str, int]:
+    """Bookings with their versions; JSON knows no numbers as keys."""
+    return {str(number): version for number, version in versions.items()}
+
+
+def affected_from_json(document: Mapping[str, int]) -> dict[int, int]:
+    return {int(number): version for number, version in document.items()}
 
 
 def variants_to_json(variants: Mapping[str, Variant]) -> dict[str, Any]:

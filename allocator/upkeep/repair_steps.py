@@ -34,7 +34,15 @@ from allocator.states import BookingState, MoveState, RepairState, move
 from allocator.upkeep import own_interest, phases
 from allocator.upkeep.mending import Change, ChangeKind, Variant
 from allocator.upkeep.repair_inputs import affected, hold_bookings, is_tied, nodes_named, soonest
-from allocator.upkeep.repairs import BELONGS, CHANGED, affected_of, losses_of, take, variants_of
+from allocator.upkeep.repairs import (
+    BELONGS,
+    CHANGED,
+    affected_of,
+    losses_of,
+    refuse_unfinished,
+    take,
+    variants_of,
+)
 
 USABLE = (NodeState.UP, NodeState.EXPECTED)
 
@@ -81,6 +89,7 @@ def apply(
 
 def carry_out(session: Session, repair: Repair, variant: str, why: Why) -> list[BookingMove]:
     """``apply`` for whoever holds the cluster and the repair already."""
+    refuse_unfinished(repair)
     chosen = variants_of(repair).get(variant)
     if chosen is None:
         raise NotFound()

@@ -1,13 +1,13 @@
 """Repairs: what to do about bookings that lost their GPUs, proposed by the machine, decided by a person.
 
-A proposal is computed without any lock; applying it (allocator.repair_steps) checks again, under the
-cluster's lock, that the world is still the one it was made for.
+Whoever needs one asks for it: a row that waits until the scheduler has worked it out
+(allocator.upkeep.working_out). Applying it (allocator.upkeep.repair_steps) checks under the cluster's lock
+that the world is still the one it was made for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,58 +17,32 @@ from sqlalchemy.orm import Session, joinedload
 from allocator import events
 from allocator.actors import Actor
 from allocator.authorization import Action, require
-from allocator.booking.booking_checks import grid_of
 from allocator.capacity import FOREVER
 from allocator.errors import Fault, Invalid, NotFound, Stale, WrongState
 from allocator.locks import hold
 from allocator.models import Booking, Cluster, Outage, Quota, Repair, RepairCause
-from allocator.planner.cache import is_warm
-from allocator.policy import BookingRules
 from allocator.reasons import given
-from allocator.states import RepairState, move
-from allocator.upkeep.mending import Loss, Variant, mend
-from allocator.upkeep.mending_search import search, worth_it
+from allocator.states import OPEN_REPAIRS, RepairState, move
+from allocator.upkeep.mending import Loss, Variant
 from allocator.upkeep.repair_documents import (
+    affected_from_json,
+    affected_to_json,
     losses_from_json,
     losses_to_json,
     variants_from_json,
-    variants_to_json,
 )
-from allocator.upkeep.repair_inputs import affected, read_claims, read_nodes
+from allocator.upkeep.repair_inputs import affected
 from config.i18n import N_
 
 CHANGED = N_("The bookings have changed since this repair was worked out. Have it worked out again.")
 BELONGS = N_("This repair belongs to an outage: change, publish or give up that.")
-
-SECONDS = 3.0  # of search, where one at a time moves or drops much
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Both ways to mend one GPU type after ``losses``; ``affected``: who lost GPUs, with their versions."""
-
-    gpu_type: str
-    losses: tuple[Loss, ...]
-    variants: Mapping[str, Variant]
-    affected: Mapping[int, int]
+NOT_YET = N_("Whom it moves is still being worked out. It takes a moment; decide when it is there.")
+# Of the details, what was said when it was asked for; the rest was found since.
+KEPT = ("nodes", "until", "leaves_at")
+NOT_AT_ALL = N_("Whom it moves could not be worked out. Have it worked out again first.")
 
 
-def survey(
-    session: Session,
-    cluster: Cluster,
-    gpu_type: str,
-    losses: Sequence[Loss],
-    *,
-    rules: BookingRules,
-    now: datetime,
-) -> Finding:
-    """What ``propose`` keeps. This is the slow part: give it a session that only reads, and no lock."""
-    hit = affected(session, losses, now)
-    variants = work_out(session, cluster, gpu_type, losses, rules=rules, now=now)
-    return Finding(gpu_type, tuple(losses), variants, hit)
-
-
-def propose(
+def ask(
     session: Session,
     actor: Actor,
     cluster: Cluster,
@@ -76,59 +50,26 @@ def propose(
     cause: RepairCause,
     losses: Sequence[Loss],
     *,
-    found: Sequence[Finding] = (),
     details: Mapping[str, Any] | None = None,
     outage: Outage | None = None,
-    rules: BookingRules,
     now: datetime,
 ) -> Repair:
-    """Keep both variants; nobody is moved. ``found``: what was surveyed ahead; what is not there is now."""
+    """Have it worked out how one GPU type is mended after ``losses``; nobody is moved."""
     require(actor, Action.CLUSTER_CHANGE)
-    known = (one for one in found if (one.gpu_type, one.losses) == (gpu_type, tuple(losses)))
-    finding = next(known, None) or survey(session, cluster, gpu_type, losses, rules=rules, now=now)
-    variants = finding.variants
-    hit = {str(number): version for number, version in finding.affected.items()}
+    hit = affected_to_json(affected(session, losses, now))
     repair = Repair(
         cluster=cluster,
         gpu_type=gpu_type,
         cause=cause,
         outage=outage,
         details={**(details or {}), "losses": losses_to_json(losses), "affected": hit},
-        variants=variants_to_json(variants),
-        proposed_at=now,
+        state=RepairState.WAITING,
+        asked_at=now,
     )
     session.add(repair)
-    facts: dict[str, Any] = {"cause": cause, "gpu_type": gpu_type, "outage": outage.id if outage else None}
-    facts |= {name: _counts(one) for name, one in variants.items()}
-    events.record(session, actor, repair, "repair.proposed", now=now, after=facts)
+    facts = {"cause": cause, "gpu_type": gpu_type, "outage": outage.id if outage else None}
+    events.record(session, actor, repair, "repair.waiting", now=now, after=facts)
     return repair
-
-
-def work_out(
-    session: Session,
-    cluster: Cluster,
-    gpu_type: str,
-    losses: Sequence[Loss],
-    *,
-    rules: BookingRules,
-    now: datetime,
-) -> dict[str, Variant]:
-    """The two ways to mend the plan of one GPU type after the losses; nothing is stored."""
-    claims = read_claims(session, cluster, gpu_type, rules=rules, now=now)
-    nodes = read_nodes(session, cluster, gpu_type, {claim.id for claim in claims}, now=now)
-    whole, grid = not cluster.shares_nodes, grid_of(rules)
-    variants = mend(nodes, claims, losses, whole=whole, grid=grid)
-    # whoever asks waits for the answer, and compiling the search would take a minute
-    if not worth_it(variants) or not is_warm():
-        return variants
-    return search(nodes, claims, losses, variants, whole=whole, grid=grid, now=now, seconds=SECONDS)
-
-
-def _counts(variant: Variant) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for change in variant.changes:
-        counts[change.kind.value] = counts.get(change.kind.value, 0) + 1
-    return {**counts, "stuck": len(variant.stuck)}
 
 
 def again(
@@ -138,33 +79,20 @@ def again(
     *,
     expected_version: int,
     until: datetime | None = None,
-    found: Sequence[Finding] = (),
-    rules: BookingRules,
     now: datetime,
 ) -> Repair:
-    """Give this proposal up for one by what is booked now; ``until``: when failed nodes are expected back."""
+    """Give this one up and ask for one by what is booked now; ``until``: when failed nodes come back."""
     require(actor, Action.CLUSTER_CHANGE)
-    losses = losses_again(repair, until, now=now)
-    details = {name: value for name, value in repair.details.items() if name not in ("losses", "affected")}
+    losses = _losses_again(repair, until, now)
+    details = {name: value for name, value in repair.details.items() if name in KEPT}
     if until is not None:
         details["until"] = until.isoformat()
     _give_up(session, actor, repair, expected_version, N_("It was worked out again."), now)
-    return propose(
-        session,
-        actor,
-        repair.cluster,
-        repair.gpu_type,
-        repair.cause,
-        losses,
-        found=found,
-        details=details,
-        rules=rules,
-        now=now,
-    )
+    cluster, gpu_type = repair.cluster, repair.gpu_type
+    return ask(session, actor, cluster, gpu_type, repair.cause, losses, details=details, now=now)
 
 
-def losses_again(repair: Repair, until: datetime | None, *, now: datetime) -> list[Loss]:
-    """What is lost when the nodes come back only then. Raises Invalid, and WrongState for an outage's."""
+def _losses_again(repair: Repair, until: datetime | None, now: datetime) -> list[Loss]:
     _refuse_outage(repair)
     losses = losses_of(repair)
     if until is None:
@@ -183,7 +111,7 @@ def _refuse_outage(repair: Repair) -> None:
 def discard(
     session: Session, actor: Actor, repair: Repair, *, reason: str, expected_version: int, now: datetime
 ) -> None:
-    """Drop the proposal: the bookings stay as they are. Raises Invalid, Stale, WrongState."""
+    """Give it up, worked out or not: the bookings stay as they are. Raises Invalid, Stale, WrongState."""
     require(actor, Action.CLUSTER_CHANGE)
     _refuse_outage(repair)
     _give_up(session, actor, repair, expected_version, given(reason), now)
@@ -198,12 +126,20 @@ def _give_up(
 
 
 def take(session: Session, repair: Repair, expected_version: int) -> None:
-    """Hold the proposal until the commit. Raises Stale when it is not as the person saw it, WrongState."""
+    """Hold an open repair until the commit. Raises Stale when it is not as the person saw it, WrongState."""
     hold(session, repair)
-    if repair.state is not RepairState.PROPOSED:
+    if repair.state not in OPEN_REPAIRS:
         raise WrongState(N_("This repair has been decided on already."), {"state": repair.state.value})
     if repair.version != expected_version:
         raise Stale(N_("This repair has changed since you opened the page."))
+
+
+def refuse_unfinished(repair: Repair) -> None:
+    """Raises WrongState while there is nothing that could be carried out."""
+    if repair.state is RepairState.WAITING:
+        raise WrongState(NOT_YET)
+    if repair.state is RepairState.FAILED:
+        raise WrongState(NOT_AT_ALL)
 
 
 def losses_of(repair: Repair) -> list[Loss]:
@@ -211,18 +147,13 @@ def losses_of(repair: Repair) -> list[Loss]:
 
 
 def variants_of(repair: Repair) -> dict[str, Variant]:
-    """The proposal by the variants' names."""
+    """The proposal by the variants' names; nothing before it is worked out."""
     return variants_from_json(repair.variants)
 
 
 def affected_of(repair: Repair) -> dict[int, int]:
-    """The bookings that lost GPUs when it was proposed, with their versions then."""
-    return {int(number): version for number, version in repair.details["affected"].items()}
-
-
-def is_empty(repair: Repair) -> bool:
-    """Whether nobody is affected at all."""
-    return not any(one.changes or one.stuck for one in variants_of(repair).values())
+    """The bookings that lost GPUs when it was asked for or worked out, with their versions then."""
+    return affected_from_json(repair.details["affected"])
 
 
 def find(session: Session, actor: Actor, repair_id: int) -> Repair:
@@ -239,9 +170,9 @@ def find(session: Session, actor: Actor, repair_id: int) -> Repair:
 
 
 def list_repairs(actor: Actor) -> Select[Repair]:
-    """All repairs, those that wait for a decision first, then the latest."""
+    """All repairs, those that are not decided on first, then the latest."""
     require(actor, Action.CLUSTER_OPERATE)
-    waits = case((Repair.state == RepairState.PROPOSED, 0), else_=1)
+    waits = case((Repair.state.in_(OPEN_REPAIRS), 0), else_=1)
     return (
         select(Repair)
         .options(joinedload(Repair.cluster), joinedload(Repair.outage))

@@ -13,11 +13,12 @@ from playwright.sync_api import Browser, Page, expect
 from sqlalchemy import select
 
 from allocator.db import Database
-from allocator.models import Person
+from allocator.models import Person, Repair, RepairStep
+from allocator.states import RepairState
 from config.settings import Settings
 from tests.browser.harness import LiveSite, check_axe, check_width, serve, shoot, visit
 from tests.browsing import sign_in
-from tests.outage_pages import make_outage_scene
+from tests.outage_pages import make_outage_scene, work_out
 from web.app import create_app
 from web.session import DATABASE
 
@@ -27,6 +28,8 @@ PAGES = {
     "list": "/outages?limit=5&",
     "plan": "/clusters/grid/outages/new?",
     "draft": "/outages/{outage}?",
+    "unfinished": "/outages/{unfinished}?",
+    "asked": "/repairs/{asked}?",
     "edit": "/outages/{outage}/edit?",
     "publish": "/outages/{outage}/publish?variant=fewest_drops&",
     "published": "/outages/{published}?",
@@ -114,7 +117,27 @@ def test_planning_and_publishing_without_scripts(browser: Browser, shown: Shown)
         page.get_by_label("Until", exact=True).fill(day("18:00"))
         page.get_by_label("Reason").fill("New power supplies.")
         page.get_by_role("button", name="Show whom it moves").click()
-        expect(page.get_by_text("Nothing is booked there at that time")).to_be_visible()
+        expect(page.get_by_text("It will be worked out in a moment")).to_be_visible()
+        work_out(shown.site.app.extensions[DATABASE])
+        # it comes again by itself
+        expect(page.get_by_text("Nothing is booked there at that time")).to_be_visible(timeout=30_000)
         page.get_by_role("link", name="Continue").click()
         page.get_by_role("button", name="Publish it and move them").click()
         expect(page.get_by_text("The outage is published")).to_be_visible()
+
+
+def test_the_page_follows_what_is_being_worked_out(browser: Browser, shown: Shown) -> None:
+    database: Database = shown.site.app.extensions[DATABASE]
+    with visit(browser, shown.site) as page:
+        enter(page, shown, shown.operator)
+        page.goto("/outages/{outage}?lang=en".format(**shown.ids))
+        page.get_by_role("button", name="Work it out again").click()
+        status = page.locator("[role=status][data-live]")
+        expect(status).to_contain_text("It will be worked out in a moment")
+        with database.transaction() as session:
+            for repair in session.scalars(select(Repair).where(Repair.state == RepairState.WAITING)):
+                repair.step = RepairStep.MENDING
+        expect(status).to_contain_text("Step 2 of 3", timeout=30_000)
+        work_out(database)
+        expect(page.get_by_text("Bookings that move").first).to_be_visible(timeout=30_000)
+        expect(status).to_have_count(0)

@@ -13,11 +13,11 @@ from allocator.actors import Actor, Role
 from allocator.models import Node, NodeState, OutageKind, OutboxItem, Quota, Repair
 from allocator.policy import load_policy
 from allocator.states import RepairState
-from allocator.upkeep import failures, outages, phases, repair_steps, repairs
+from allocator.upkeep import outages, phases, repair_steps, repairs
 from allocator.upkeep.failures import MOMENT
 from allocator.upkeep.outages import OutagePlan
 from allocator.upkeep.phases import Announcement
-from tests import factories
+from tests import factories, upkeep
 from tests.factories import NOW
 
 RULES = load_policy().bookings
@@ -51,7 +51,7 @@ def see(session: Session, quota: Quota, at: datetime, *down: Node) -> None:
 
 
 def watch(session: Session, quota: Quota, at: datetime) -> int:
-    return failures.watch(session, quota.cluster, rules=RULES, now=at)
+    return upkeep.watch(session, quota.cluster, rules=RULES, now=at)
 
 
 def fail(session: Session, quota: Quota, at: datetime, *down: Node) -> int:
@@ -126,7 +126,12 @@ def test_what_a_person_left_as_it_is_stays_so_while_it_is_the_same(
     factories.booking(session, quota, on=[node], starts_at=NOW + 12 * HOUR, hours=6)
     fail(session, quota, NOW, node)
     repairs.discard(
-        session, operator, proposed(session), reason="Back at noon.", expected_version=1, now=NOW + HOUR
+        session,
+        operator,
+        proposed(session),
+        reason="Back at noon.",
+        expected_version=proposed(session).version,
+        now=NOW + HOUR,
     )
     assert watch(session, quota, NOW + 2 * HOUR) == 0
     # a day later nobody knows any more when it comes back, and more bookings are near
@@ -141,7 +146,7 @@ def test_nodes_that_are_down_in_their_maintenance_have_not_failed(
     node = nodes_of(quota)[0]
     factories.booking(session, quota, on=[node], starts_at=NOW + 12 * HOUR, hours=6)
     plan = OutagePlan(OutageKind.MAINTENANCE, NOW + HOUR, NOW + 6 * HOUR, "New fans.", (node.id,))
-    outage = outages.draft(session, operator, quota.cluster, plan, rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan, rules=RULES, now=NOW)
     outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
     assert fail(session, quota, NOW + HOUR, node) == 0
     # it should be back by now

@@ -15,9 +15,9 @@ from allocator.policy import load_policy
 from allocator.states import RepairState
 from allocator.upkeep import failures, outages, repair_steps
 from allocator.upkeep.outages import OutagePlan
-from scheduler import inventory
+from scheduler import inventory, repairs
 from scheduler.clusters.base import NodeState
-from tests import factories
+from tests import factories, upkeep
 from tests.factories import NOW
 from tests.scheduling import SLUG, Site, site
 
@@ -34,9 +34,12 @@ def here(database: Database, tmp_path: Path) -> Site:
 
 
 def look(here: Site) -> int:
-    """What the inventory job does; returns how many repairs are new."""
+    """What the inventory job and the job of repairs do; returns how many repairs are new."""
     inventory.take(here.database, here.cluster, here.clock.now)
-    return inventory.watch(here.database, SLUG, RULES, here.clock.now)
+    new = inventory.watch(here.database, SLUG, here.clock.now)
+    done = repairs.work_out(here.database, rules=RULES, now=here.clock.now, go_on=lambda: True)
+    assert done["worked_out"] == new
+    return new
 
 
 def apply(here: Site) -> int:
@@ -106,7 +109,7 @@ def test_a_published_outage_takes_the_reservation_away_from_its_nodes(here: Site
         operator = factories.actor_of(factories.person(session, roles=[Role.OPERATOR]))
         node = session.get_one(Node, here.nodes[0])
         plan = OutagePlan(OutageKind.MAINTENANCE, NOW + 29 * HOUR, NOW + 40 * HOUR, "New cables.", (node.id,))
-        outage = outages.draft(session, operator, node.cluster, plan, rules=RULES, now=NOW)
+        outage = upkeep.draft(session, operator, node.cluster, plan, rules=RULES, now=NOW)
         outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
         assert session.scalars(select(BookingMove)).all() == []
     here.reconcile()

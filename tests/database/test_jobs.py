@@ -185,6 +185,7 @@ def test_every_job_of_a_site_runs(database_url: str, tmp_path: Path) -> None:
             "plan:alem",
             "expiry",
             "no-shows",
+            "repairs",
             "periods",
             "outbox",
         }

@@ -134,15 +134,19 @@ def test_planning_tells_who_waits_and_what_is_to_be_decided(database: Database) 
                     moved_at=at,
                 )
             )
-        for cause in (RepairCause.NODES_DOWN, RepairCause.OUTAGE):
+        for cause, stands in (
+            (RepairCause.NODES_DOWN, RepairState.PROPOSED),
+            (RepairCause.OUTAGE, RepairState.APPLIED),
+            (RepairCause.NODES_LEAVE, RepairState.WAITING),
+        ):
             session.add(
                 Repair(
                     cluster=cluster,
                     gpu_type="h200",
                     cause=cause,
-                    state=RepairState.PROPOSED if cause is RepairCause.NODES_DOWN else RepairState.APPLIED,
+                    state=stands,
                     details={},
-                    variants={},
+                    asked_at=NOW,
                     proposed_at=NOW,
                 )
             )
@@ -167,6 +171,7 @@ def test_planning_tells_who_waits_and_what_is_to_be_decided(database: Database) 
     assert value(samples, "kezek_plan_bound_gpu_seconds", **pool) == 100 * HOUR
     assert value(samples, "kezek_plan_timestamp_seconds", **pool) == (NOW - timedelta(hours=1)).timestamp()
     assert value(samples, "kezek_repairs_open", **pool, cause="nodes_down") == 1
+    assert value(samples, "kezek_repair_oldest_timestamp_seconds", cluster="alem") == NOW.timestamp()
     assert value(samples, "kezek_booking_moves_unanswered", cluster="alem") == 1
 
 

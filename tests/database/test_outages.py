@@ -31,7 +31,7 @@ from allocator.upkeep import moves, outage_queries, outages, repairs
 from allocator.upkeep.mending import ChangeKind
 from allocator.upkeep.moves import Placement
 from allocator.upkeep.outages import OutagePlan
-from tests import factories
+from tests import factories, upkeep
 from tests.factories import NOW
 
 RULES = load_policy().bookings
@@ -69,7 +69,7 @@ def test_a_draft_shows_whom_it_would_move_and_moves_nobody(
 ) -> None:
     nodes = nodes_of(quota)
     booking = factories.booking(session, quota, on=nodes, starts_at=SOON, hours=6)
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
     (repair,) = outage_queries.proposals(session, outage)
     (change,) = repairs.variants_of(repair)["fewest_moves"].changes
     # the night before is free, and nearer than the time after the maintenance
@@ -85,7 +85,7 @@ def test_publishing_moves_tells_why_and_holds_the_nodes(
 ) -> None:
     nodes = nodes_of(quota)
     booking = factories.booking(session, quota, on=nodes, starts_at=SOON, hours=6)
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
     (moved,) = outages.publish(
         session, operator, outage, "fewest_drops", expected_version=outage.version, rules=RULES, now=NOW
     )
@@ -102,6 +102,7 @@ def test_publishing_moves_tells_why_and_holds_the_nodes(
     kinds = session.scalars(select(Event.kind).order_by(Event.seq)).all()
     assert kinds == [
         "outage.drafted",
+        "repair.waiting",
         "repair.proposed",
         "booking.moved",
         "repair.applied",
@@ -113,7 +114,7 @@ def test_publishing_moves_tells_why_and_holds_the_nodes(
 
 
 def test_nobody_can_book_into_a_published_outage(session: Session, quota: Quota, operator: Actor) -> None:
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
     outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
     actor = factories.actor_of(quota.application.applicant)
     with pytest.raises(NoCapacity):
@@ -123,7 +124,7 @@ def test_nobody_can_book_into_a_published_outage(session: Session, quota: Quota,
 def test_other_nodes_at_the_same_time_are_no_move(session: Session, quota: Quota, operator: Actor) -> None:
     nodes = nodes_of(quota)
     booking = factories.booking(session, quota, on=nodes[:2], starts_at=SOON, hours=6)
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes[:2]), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes[:2]), rules=RULES, now=NOW)
     made = outages.publish(
         session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW
     )
@@ -140,7 +141,7 @@ def test_a_started_and_a_pinned_booking_never_move(session: Session, quota: Quot
     )
     pinned = factories.booking(session, quota, on=nodes[1:2], starts_at=SOON, hours=6)
     moves.pin(session, operator, pinned, reason="A demonstration.", expected_version=1, now=NOW)
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
     (repair,) = outage_queries.proposals(session, outage)
     for variant in repairs.variants_of(repair).values():
         assert (variant.changes, set(variant.stuck)) == ((), {running.id, pinned.id})
@@ -156,7 +157,7 @@ def test_an_outage_of_broken_nodes_begins_behind_what_runs_there(
         session, quota, on=nodes, starts_at=NOW - HOUR, hours=10, state=BookingState.STARTED
     )
     broken = plan(nodes, NOW - HOUR, 48, OutageKind.OUTAGE)
-    outage = outages.draft(session, operator, quota.cluster, broken, rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, broken, rules=RULES, now=NOW)
     outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
     (slot,) = outage.slots
     assert (slot.starts_at, slot.ends_at) == (running.ends_at, outage.ends_at)
@@ -166,7 +167,7 @@ def test_what_fits_nowhere_is_dropped_and_given_back(session: Session, operator:
     quota = factories.quota(session, gpu_hours=100_000, valid_until=SOON + 12 * HOUR)
     nodes = nodes_of(quota)
     booking = factories.booking(session, quota, on=nodes, starts_at=SOON, hours=12)
-    outage = outages.draft(
+    outage = upkeep.draft(
         session, operator, quota.cluster, plan(nodes, SOON - 48 * HOUR, 72), rules=RULES, now=NOW
     )
     (moved,) = outages.publish(
@@ -179,11 +180,11 @@ def test_what_fits_nowhere_is_dropped_and_given_back(session: Session, operator:
 
 def test_a_changed_world_makes_the_proposal_stale(session: Session, quota: Quota, operator: Actor) -> None:
     nodes = nodes_of(quota)
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
     factories.booking(session, quota, on=nodes[:1], starts_at=SOON, hours=6)
     with pytest.raises(Stale):
         outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
-    outages.prepare(session, operator, outage, rules=RULES, now=NOW)
+    upkeep.prepare(session, operator, outage, rules=RULES, now=NOW)
     outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
     states = session.execute(select(BookingMove.state)).scalars().all()
     assert states == [MoveState.TOLD]
@@ -194,7 +195,7 @@ def test_the_place_meant_for_a_booking_may_be_taken_meanwhile(
 ) -> None:
     nodes = nodes_of(quota)
     booking = factories.booking(session, quota, on=nodes[:1], starts_at=SOON, hours=6)
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes[:1]), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes[:1]), rules=RULES, now=NOW)
     for node in nodes[1:]:
         factories.booking(session, quota, on=[node], starts_at=SOON, hours=6)
     with pytest.raises(Stale):
@@ -205,7 +206,7 @@ def test_the_place_meant_for_a_booking_may_be_taken_meanwhile(
 
 def test_calling_off_frees_the_nodes(session: Session, quota: Quota, operator: Actor) -> None:
     nodes = nodes_of(quota)
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
     outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
     with pytest.raises(Stale):
         outages.call_off(
@@ -219,7 +220,7 @@ def test_calling_off_frees_the_nodes(session: Session, quota: Quota, operator: A
 
 def test_ending_early_cuts_its_slots_off(session: Session, quota: Quota, operator: Actor) -> None:
     nodes = nodes_of(quota)
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
     outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
     middle = SOON + HOUR
     outages.call_off(
@@ -230,7 +231,7 @@ def test_ending_early_cuts_its_slots_off(session: Session, quota: Quota, operato
 
 
 def test_time_ends_an_outage(session: Session, quota: Quota, operator: Actor) -> None:
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
     assert outages.end_due(session, SOON + 12 * HOUR) == 0
     outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
     assert outages.end_due(session, SOON) == 0
@@ -240,8 +241,8 @@ def test_time_ends_an_outage(session: Session, quota: Quota, operator: Actor) ->
 
 def test_a_draft_can_be_changed_and_given_up(session: Session, quota: Quota, operator: Actor) -> None:
     nodes = nodes_of(quota)
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
-    outages.change(
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    upkeep.change(
         session, operator, outage, plan(nodes[:1], hours=2), expected_version=1, rules=RULES, now=NOW
     )
     assert [one.node_id for one in outage.nodes] == [nodes[0].id]
@@ -267,29 +268,29 @@ def test_what_a_plan_must_be(
 ) -> None:
     wrong = plan(nodes_of(quota), start, hours, reason=reason)
     with pytest.raises(Invalid) as error:
-        outages.draft(session, operator, quota.cluster, wrong, rules=RULES, now=NOW)
+        upkeep.draft(session, operator, quota.cluster, wrong, rules=RULES, now=NOW)
     assert field in error.value.fields
 
 
 def test_two_outages_cannot_have_one_node(session: Session, quota: Quota, operator: Actor) -> None:
     nodes = nodes_of(quota)
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
     outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
     with pytest.raises(Invalid, match="nodes"):
-        outages.draft(session, operator, quota.cluster, plan(nodes[:1]), rules=RULES, now=NOW)
+        upkeep.draft(session, operator, quota.cluster, plan(nodes[:1]), rules=RULES, now=NOW)
 
 
 def test_only_operators_plan_outages(session: Session, quota: Quota) -> None:
     auditor = factories.actor_of(factories.person(session, roles=[Role.AUDITOR]))
     with pytest.raises(Forbidden):
-        outages.draft(session, auditor, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
+        upkeep.draft(session, auditor, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
     assert session.scalars(outage_queries.list_outages(auditor)).all() == []
 
 
 def test_an_open_proposal_is_given_up_with_its_draft(session: Session, quota: Quota, operator: Actor) -> None:
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
     (first,) = outage_queries.proposals(session, outage)
-    outages.prepare(session, operator, outage, rules=RULES, now=NOW)
+    upkeep.prepare(session, operator, outage, rules=RULES, now=NOW)
     (second,) = outage_queries.proposals(session, outage)
     assert (first.state, second.state) == (RepairState.DISCARDED, RepairState.PROPOSED)
     assert session.get_one(Booking, factories.booking(session, quota).id).version == 1
@@ -301,7 +302,7 @@ def test_who_was_moved_may_go_back_when_it_is_called_off(
     nodes = nodes_of(quota)
     owner = factories.actor_of(quota.application.applicant)
     booking = factories.booking(session, quota, on=nodes, starts_at=SOON, hours=6)
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
     (moved,) = outages.publish(
         session, operator, outage, "fewest_drops", expected_version=1, rules=RULES, now=NOW
     )
@@ -328,7 +329,7 @@ def test_who_was_dropped_hears_that_the_time_is_free(session: Session, operator:
     quota = factories.quota(session, gpu_hours=100_000, valid_from=SOON, valid_until=SOON + 6 * HOUR)
     nodes = nodes_of(quota)
     factories.booking(session, quota, on=nodes, starts_at=SOON, hours=6)
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW)
     outages.publish(session, operator, outage, "fewest_drops", expected_version=1, rules=RULES, now=NOW)
     outages.call_off(
         session, operator, outage, reason="The parts are late.", expected_version=2, rules=RULES, now=NOW
@@ -338,7 +339,7 @@ def test_who_was_dropped_hears_that_the_time_is_free(session: Session, operator:
 
 
 def test_an_outage_that_is_over_is_not_called_off(session: Session, quota: Quota, operator: Actor) -> None:
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
     outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
     with pytest.raises(WrongState):
         outages.call_off(
@@ -357,7 +358,7 @@ def test_of_two_drafts_for_a_node_the_second_says_which_is_in_its_way(
 ) -> None:
     nodes = nodes_of(quota)
     first, second = (
-        outages.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW) for _ in range(2)
+        upkeep.draft(session, operator, quota.cluster, plan(nodes), rules=RULES, now=NOW) for _ in range(2)
     )
     outages.publish(session, operator, first, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
     with pytest.raises(WrongState) as caught:
@@ -372,11 +373,11 @@ def test_a_pin_that_was_taken_off_asks_for_another_look(
     booking = factories.booking(session, quota, on=nodes[:1], starts_at=SOON, hours=6)
     booking.pin = "A demonstration."
     session.flush()
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes[:1]), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes[:1]), rules=RULES, now=NOW)
     moves.unpin(session, operator, booking, expected_version=booking.version, now=NOW)
     with pytest.raises(Stale):
         outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
-    outages.prepare(session, operator, outage, rules=RULES, now=NOW)
+    upkeep.prepare(session, operator, outage, rules=RULES, now=NOW)
     outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
     assert {slot.node_id for slot in booking.slots}.isdisjoint({nodes[0].id})
 
@@ -386,7 +387,7 @@ def test_what_was_moved_by_hand_is_not_in_the_way(session: Session, quota: Quota
     booking = factories.booking(session, quota, on=nodes[:1], starts_at=SOON, hours=6)
     booking.pin = "A demonstration."
     session.flush()
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes[:1]), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes[:1]), rules=RULES, now=NOW)
     moves.by_hand(
         session,
         operator,
@@ -402,7 +403,7 @@ def test_what_was_moved_by_hand_is_not_in_the_way(session: Session, quota: Quota
 
 
 def test_only_a_draft_is_worked_out_again(session: Session, quota: Quota, operator: Actor) -> None:
-    outage = outages.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan(nodes_of(quota)), rules=RULES, now=NOW)
     outages.publish(session, operator, outage, "fewest_moves", expected_version=1, rules=RULES, now=NOW)
     with pytest.raises(WrongState):
-        outages.prepare(session, operator, outage, rules=RULES, now=NOW)
+        upkeep.prepare(session, operator, outage, rules=RULES, now=NOW)

@@ -20,7 +20,7 @@ from allocator.policy import load_policy
 from allocator.upkeep import phases, repair_steps, repairs
 from allocator.upkeep.mending import ChangeKind
 from allocator.upkeep.phases import Announcement
-from tests import factories
+from tests import factories, upkeep
 from tests.factories import NOW
 
 RULES = load_policy().bookings
@@ -129,7 +129,7 @@ def test_leaving_nodes_show_whom_they_move_first(session: Session, quota: Quota,
     leaves_at = NOW + 5 * DAY
     before = factories.booking(session, quota, on=nodes[:1], starts_at=NOW + DAY, hours=6)
     across = factories.booking(session, quota, on=nodes[:2], starts_at=leaves_at - HOUR, hours=6)
-    (repair,) = phases.leave(session, operator, quota.cluster, nodes[:1], leaves_at, rules=RULES, now=NOW)
+    (repair,) = upkeep.leave(session, operator, quota.cluster, nodes[:1], leaves_at, rules=RULES, now=NOW)
     assert nodes[0].leaves_at is None
     (change,) = repairs.variants_of(repair)["fewest_moves"].changes
     assert (change.kind, change.booking_id) == (ChangeKind.REBIND, across.id)
@@ -139,7 +139,7 @@ def test_leaving_nodes_show_whom_they_move_first(session: Session, quota: Quota,
         repair,
         "fewest_moves",
         reason="It goes elsewhere.",
-        expected_version=1,
+        expected_version=repair.version,
         rules=RULES,
         now=NOW,
     )
@@ -217,7 +217,7 @@ def test_a_node_that_is_being_set_up_stays_announced(session: Session, quota: Qu
 def test_a_later_day_to_leave_counts_too(session: Session, quota: Quota, operator: Actor) -> None:
     node = sorted(quota.cluster.nodes, key=lambda node: node.name)[0]
     for days in (20, 40):
-        (repair,) = phases.leave(
+        (repair,) = upkeep.leave(
             session, operator, quota.cluster, [node], NOW + timedelta(days=days), rules=RULES, now=NOW
         )
         repair_steps.apply(
@@ -226,7 +226,7 @@ def test_a_later_day_to_leave_counts_too(session: Session, quota: Quota, operato
             repair,
             "fewest_moves",
             reason="Sold.",
-            expected_version=1,
+            expected_version=repair.version,
             rules=RULES,
             now=NOW,
         )

@@ -27,11 +27,11 @@ from allocator.models import (
 )
 from allocator.policy import load_policy
 from allocator.states import BookingState, MoveState, RepairState
-from allocator.upkeep import failures, moves, phases, repair_steps, repairs
+from allocator.upkeep import moves, phases, repair_steps, repairs
 from allocator.upkeep.failures import MOMENT
 from allocator.upkeep.mending import ChangeKind, Loss
 from allocator.upkeep.moves import Placement
-from tests import factories
+from tests import factories, upkeep
 from tests.factories import NOW
 
 RULES = load_policy().bookings
@@ -78,7 +78,7 @@ def fail(session: Session, quota: Quota, *names: str) -> None:
 
 
 def watch(session: Session, quota: Quota, after: timedelta = MOMENT) -> int:
-    return failures.watch(session, quota.cluster, rules=RULES, now=NOW + after)
+    return upkeep.watch(session, quota.cluster, rules=RULES, now=NOW + after)
 
 
 def proposed(session: Session) -> Repair:
@@ -87,7 +87,7 @@ def proposed(session: Session) -> Repair:
 
 def propose(session: Session, operator: Actor, quota: Quota, *lost: Node, hours: int = 30) -> Repair:
     losses = [Loss(node.id, NOW, NOW + hours * HOUR) for node in lost]
-    return repairs.propose(
+    return upkeep.propose(
         session,
         operator,
         quota.cluster,
@@ -157,11 +157,13 @@ def test_what_was_decided_is_not_proposed_again(session: Session, quota: Quota, 
     fail(session, quota, "1")
     watch(session, quota)
     repair = proposed(session)
-    repairs.discard(session, operator, repair, reason="It is back soon.", expected_version=1, now=NOW)
+    repairs.discard(
+        session, operator, repair, reason="It is back soon.", expected_version=repair.version, now=NOW
+    )
     assert watch(session, quota, MOMENT * 3) == 0
     factories.booking(session, quota, on=nodes_of(quota)[1:2], starts_at=SOON, hours=6)
     fail(session, quota, "1", "2")
-    assert failures.watch(session, quota.cluster, rules=RULES, now=NOW + 4 * MOMENT) == 1
+    assert upkeep.watch(session, quota.cluster, rules=RULES, now=NOW + 4 * MOMENT) == 1
     assert proposed(session).details["nodes"] == [node.name for node in nodes_of(quota)[:2]]
 
 
@@ -187,11 +189,11 @@ def test_the_nearest_other_time_is_taken_and_told(
     wide = factories.booking(session, quota, on=nodes, starts_at=NOW + 26 * HOUR, hours=4)
     repair = propose(session, operator, quota, nodes[0])
     nodes[0].state = NodeState.DOWN
-    repair = repairs.again(session, operator, repair, expected_version=1, rules=RULES, now=NOW)
+    repair = upkeep.again(session, operator, repair, expected_version=repair.version, rules=RULES, now=NOW)
     # four nodes are not to be had while one is down, and nobody knows for how long
     assert [c.kind for c in repairs.variants_of(repair)["fewest_drops"].changes] == [ChangeKind.DROP]
     nodes[0].state = NodeState.UP
-    repair = repairs.again(session, operator, repair, expected_version=1, rules=RULES, now=NOW)
+    repair = upkeep.again(session, operator, repair, expected_version=repair.version, rules=RULES, now=NOW)
     (moved,) = apply(session, operator, repair)
     assert wide.starts_at == NOW + 30 * HOUR
     assert moved.answer_until == wide.starts_at

@@ -28,7 +28,7 @@ from allocator.upkeep.mending import Loss
 from allocator.upkeep.moves import Placement
 from allocator.upkeep.outages import OutagePlan
 from allocator.upkeep.repair_inputs import affected
-from tests import factories
+from tests import factories, upkeep
 from tests.factories import NOW
 
 RULES = load_policy().bookings
@@ -58,7 +58,7 @@ def nodes_of(quota: Quota) -> list[Node]:
 def propose(
     session: Session, operator: Actor, quota: Quota, node: Node, since: datetime, hours: int
 ) -> Repair:
-    return repairs.propose(
+    return upkeep.propose(
         session,
         operator,
         quota.cluster,
@@ -136,20 +136,24 @@ def test_an_outages_repair_is_decided_with_the_outage(
     nodes = nodes_of(quota)
     factories.booking(session, quota, on=nodes[:1], starts_at=NOW + 3 * DAY, hours=6)
     plan = OutagePlan(OutageKind.MAINTENANCE, NOW + 3 * DAY, NOW + 4 * DAY, "New fans.", (nodes[0].id,))
-    outage = outages.draft(session, operator, quota.cluster, plan, rules=RULES, now=NOW)
+    outage = upkeep.draft(session, operator, quota.cluster, plan, rules=RULES, now=NOW)
     (repair,) = outage_queries.proposals(session, outage)
     with pytest.raises(WrongState):
-        repairs.discard(session, operator, repair, reason="No.", expected_version=1, now=NOW)
+        repairs.discard(session, operator, repair, reason="No.", expected_version=repair.version, now=NOW)
     with pytest.raises(WrongState):
-        repairs.again(session, operator, repair, expected_version=1, until=NOW + DAY, rules=RULES, now=NOW)
+        upkeep.again(
+            session, operator, repair, expected_version=repair.version, until=NOW + DAY, rules=RULES, now=NOW
+        )
 
 
 def test_nodes_that_leave_keep_their_own_date(session: Session, quota: Quota, operator: Actor) -> None:
-    (repair,) = phases.leave(
+    (repair,) = upkeep.leave(
         session, operator, quota.cluster, nodes_of(quota)[:1], NOW + 30 * DAY, rules=RULES, now=NOW
     )
     with pytest.raises(Invalid):
-        repairs.again(session, operator, repair, expected_version=1, until=NOW + DAY, rules=RULES, now=NOW)
+        upkeep.again(
+            session, operator, repair, expected_version=repair.version, until=NOW + DAY, rules=RULES, now=NOW
+        )
     assert repair.state is RepairState.PROPOSED
 
 
@@ -242,7 +246,7 @@ def test_nobody_is_moved_into_a_published_outage(session: Session, quota: Quota,
         OutagePlan(OutageKind.MAINTENANCE, NOW + DAY, NOW + 3 * DAY, "New pumps.", everything),
     )
     for plan in around:
-        outage = outages.draft(session, operator, quota.cluster, plan, rules=RULES, now=NOW)
+        outage = upkeep.draft(session, operator, quota.cluster, plan, rules=RULES, now=NOW)
         outages.publish(session, operator, outage, "fewest_drops", expected_version=1, rules=RULES, now=NOW)
     (moved,) = apply(session, operator, propose(session, operator, quota, nodes[0], NOW + 3 * DAY, 12))
     assert moved.booking_id == booking.id

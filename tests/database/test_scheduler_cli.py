@@ -134,7 +134,7 @@ def test_every_job_once(here: Site) -> None:
     assert here.names() == [f"kezek-{booking}"]
     jobs = [json.loads(line)["job"] for line in result.stderr.splitlines() if b"job done" in line]
     of_the_cluster = [f"{name}:alem" for name in ("inventory", "reconcile", "usage", "plan")]
-    assert jobs == [*of_the_cluster, "expiry", "no-shows", "periods", "outbox"]
+    assert jobs == [*of_the_cluster, "expiry", "no-shows", "repairs", "periods", "outbox"]
 
 
 def test_help_loads_none_of_it() -> None:

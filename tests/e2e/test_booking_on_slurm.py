@@ -55,7 +55,7 @@ from config.settings import ClusterSettings, Settings
 from scheduler.clusters import connect
 from scheduler.clusters.base import Cluster as ClusterProtocol
 from scheduler.clusters.base import Reservation
-from tests import factories
+from tests import factories, upkeep
 from tests.browsing import Site
 from tests.conftest import TEST_SECRET
 from tests.e2e.processes import environment, note, scheduler, seconds_until
@@ -444,7 +444,7 @@ def maintained(world: World, name: str) -> None:
     def publish(session: Session, operator: Actor) -> int:
         node = session.scalars(select(Node).where(Node.name == name)).one()
         plan = OutagePlan(OutageKind.MAINTENANCE, begin, begin + 20 * MINUTE, "New firmware.", (node.id,))
-        outage = outages.draft(session, operator, node.cluster, plan, rules=world.rules, now=utcnow())
+        outage = upkeep.draft(session, operator, node.cluster, plan, rules=world.rules, now=utcnow())
         outages.publish(
             session, operator, outage, "fewest_moves", expected_version=outage.version, rules=world.rules,
             now=utcnow(),
@@ -485,7 +485,7 @@ def leaving(world: World, name: str) -> None:
 
     def leave(session: Session, operator: Actor) -> None:
         node = session.scalars(select(Node).where(Node.name == name)).one()
-        made = phases.leave(session, operator, node.cluster, [node], leaves, rules=world.rules, now=utcnow())
+        made = upkeep.leave(session, operator, node.cluster, [node], leaves, rules=world.rules, now=utcnow())
         for repair in made:
             repair_steps.apply(
                 session, operator, repair, "fewest_moves", reason="Returned to its owner.",

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from allocator.upkeep import repairs
+from allocator.upkeep import working_out
 from config.settings import Settings
 from tests.browsing import Site
 from tests.conftest import TEST_SECRET
@@ -22,7 +22,7 @@ MakeApp = Callable[[Settings], Flask]
 @pytest.fixture(autouse=True)
 def _short_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Repairs are searched for long enough to see pages, not for the best one."""
-    monkeypatch.setattr(repairs, "SECONDS", 0.05)
+    monkeypatch.setattr(working_out, "SECONDS", 0.05)
 
 
 @pytest.fixture

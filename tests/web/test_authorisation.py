@@ -197,6 +197,8 @@ TABLE: Mapping[tuple[str, str], str] = {
     ("POST", "/clusters/grid/outages/new"): "ixxxyxxx",
     ("GET", "/outages/{outage}"): "ixxxyxyy",
     ("GET", "/outages/{published}"): "ixxxyxyy",
+    ("GET", "/outages/{unfinished}"): "ixxxyxyy",
+    ("GET", "/repairs/{asked}"): "ixxxyxyy",
     ("GET", "/outages/{outage}/edit"): "ixxxyxxx",
     ("POST", "/outages/{outage}/edit"): "ixxxyxxx",
     ("POST", "/outages/{outage}/prepare"): "ixxxyxxx",

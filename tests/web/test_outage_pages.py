@@ -11,12 +11,22 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from allocator.actors import Role
-from allocator.models import Booking, BookingMove, Cluster, Node, NodeSlot, Outage, OutboxItem, Repair
+from allocator.models import (
+    Booking,
+    BookingMove,
+    Cluster,
+    Node,
+    NodeSlot,
+    Outage,
+    OutboxItem,
+    Repair,
+    RepairStep,
+)
 from allocator.states import BookingState, MoveState, OutageState, RepairState
 from config.clock import utcnow
 from tests import factories
 from tests.browsing import Site, hidden_fields, submit, text_of
-from tests.outage_pages import make_outage_scene
+from tests.outage_pages import make_outage_scene, work_out
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ def test_planning_publishing_and_calling_off(world: World) -> None:
     }
     made = submit(world.operator, path, plan)
     assert made.status_code == 303, text_of(made)
+    work_out(world.site.database)
     page = world.operator.get(made.location)
     assert "Nothing is booked there at that time" in text_of(page)
     assert "Draft" in text_of(page)
@@ -114,6 +125,7 @@ def test_a_world_that_changed_is_told_and_nothing_published(world: World) -> Non
     assert "have changed since this repair was worked out" in text_of(answer)
     again = submit(world.operator, address, {}, action=f"{address}/prepare")
     assert again.status_code == 303
+    work_out(world.site.database)
     done = submit(world.operator, f"{address}/publish?variant=fewest_moves", variant)
     assert done.status_code == 303, text_of(done)
     with world.site.data() as data:
@@ -135,6 +147,84 @@ def test_a_repair_is_applied_with_a_reason(world: World) -> None:
         assert data.get_one(Repair, world.ids["repair"]).state is RepairState.APPLIED
         letters = data.scalars(select(OutboxItem.letter)).all()
     assert "repair_proposed" in letters
+
+
+def test_a_page_tells_how_far_it_is_until_the_answer_is_there(world: World) -> None:
+    address = "/outages/{unfinished}".format(**world.ids)
+    page = world.operator.get(address)
+    assert '<noscript><meta http-equiv="refresh"' in page.text
+    assert 'role="status" data-live' in page.text
+    text = text_of(page)
+    assert re.search(r"It will be worked out in a moment\. \d+ bookings lose GPUs\.", text)
+    assert "Asked for on" in text
+    assert "The scheduler has not run yet." in text
+    assert "Continue" not in text
+    step(world, RepairStep.SEARCHING, 40, attempts=2)
+    text = text_of(world.operator.get(address))
+    assert "It is being worked out. Step 3 of 3: Looking for a better one." in text
+    assert "40 % of this step are done." in text
+    assert "It was begun again" in text
+    work_out(world.site.database)
+    done = world.operator.get(address)
+    assert "data-live" not in done.text
+    assert "http-equiv" not in done.text
+    assert "Bookings that move" in text_of(done)
+
+
+def step(world: World, step: RepairStep, percent: int, attempts: int) -> None:
+    """The scheduler is at that step of all that waits."""
+    with world.site.data() as data:
+        for repair in data.scalars(select(Repair).where(Repair.state == RepairState.WAITING)):
+            repair.step, repair.percent, repair.attempts = step, percent, attempts
+
+
+def test_nothing_can_be_published_before_it_is_worked_out(world: World) -> None:
+    address = "/outages/{unfinished}".format(**world.ids)
+    assert world.operator.get(f"{address}/publish").location == address
+    fields = hidden_fields(world.operator.get("/outages/{outage}/publish".format(**world.ids)))
+    answer = world.operator.post(
+        f"{address}/publish", data=fields | {"variant": "fewest_moves", "version": "1"}
+    )
+    assert answer.status_code == 409
+    assert "Whom it moves is still being worked out." in text_of(answer)
+    repair = "/repairs/{asked}".format(**world.ids)
+    assert world.operator.get(f"{repair}/apply").location == repair
+
+
+def test_what_could_not_be_worked_out_is_told_and_tried_again(world: World) -> None:
+    address, problem = "/repairs/{asked}".format(**world.ids), "ZeroDivisionError: by zero"
+    with world.site.data() as data:
+        for repair in data.scalars(select(Repair).where(Repair.state == RepairState.WAITING)):
+            repair.state, repair.problem = RepairState.FAILED, problem
+    for path in (address, "/outages/{unfinished}".format(**world.ids)):
+        text = text_of(world.operator.get(path))
+        assert "It could not be worked out." in text
+        assert problem in text
+        assert "Try again" in text
+    assert "2 repairs to decide on" in text_of(world.operator.get("/"))
+    again = submit(world.operator, address, {}, action=f"{address}/again")
+    assert again.status_code == 303
+    assert "being worked out again" in text_of(world.operator.get(again.location))
+    work_out(world.site.database)
+    assert "Whom it moves" in text_of(world.operator.get(again.location))
+
+
+def test_a_repair_is_given_up_before_it_is_worked_out(world: World) -> None:
+    address = "/repairs/{asked}".format(**world.ids)
+    assert "Leave the bookings as they are" in text_of(world.operator.get(address))
+    done = submit(world.operator, f"{address}/discard", {"reason": "They stay."})
+    assert done.status_code == 303
+    text = text_of(world.operator.get(address))
+    assert "It was given up before it was worked out." in text
+    assert "Nothing is booked" not in text
+
+
+def test_it_is_said_that_only_the_simple_way_was_looked_for(world: World) -> None:
+    with world.site.data() as data:
+        for repair in data.scalars(select(Repair).where(Repair.state == RepairState.PROPOSED)):
+            repair.details = {**repair.details, "simple": True}
+    for path in ("/outages/{outage}", "/repairs/{repair}"):
+        assert "Only the simple way was looked for" in text_of(world.operator.get(path.format(**world.ids)))
 
 
 def test_another_date_works_it_out_again(world: World) -> None:
@@ -221,6 +311,7 @@ def test_capacity_over_time(world: World) -> None:
     assert submit(world.operator, f"{base}/announce", coming).status_code == 422
     made = submit(world.operator, f"{base}/leave", {"nodes": "grid004", "leaves_at": day})
     assert made.status_code == 303
+    work_out(world.site.database)
     applied = submit(
         world.operator, f"{made.location}/apply?variant=fewest_moves", {"reason": "It goes to another site."}
     )

@@ -20,6 +20,8 @@ EVENTS = {
     "outage.published": (N_("Published"), "good"),
     "outage.ended": (N_("Ended"), "ended"),
     "outage.cancelled": (N_("Called off"), "ended"),
+    "repair.waiting": (N_("Asked for"), "waiting"),
+    "repair.failed": (N_("Could not be worked out"), "bad"),
     "repair.proposed": (N_("Proposed"), "waiting"),
     "repair.applied": (N_("Applied"), "good"),
     "repair.discarded": (N_("Given up"), "ended"),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
-from sqlalchemy.orm import Session
 
 from allocator import cluster_queries, history
-from allocator.actors import Actor
 from allocator.authorization import Action, may, require
 from allocator.errors import Conflict, Invalid
-from allocator.models import Cluster, Outage, OutageKind
+from allocator.models import Cluster, Outage, OutageKind, Repair
 from allocator.states import OutageState
 from allocator.upkeep import node_names, outage_queries, outages, repairs
 from config.clock import utcnow
@@ -24,15 +24,14 @@ from web.paging import paginate
 from web.policy import policy
 from web.session import db, settings
 from web.upkeep import (
-    ahead,
     outage_words,
 )
 from web.upkeep import (
     repair_words as words,
 )
-from web.upkeep.ahead import Found
 from web.upkeep.outage_forms import ConfirmForm, OutageForm, PublishForm, ReasonForm
 from web.upkeep.repair_words import Side
+from web.upkeep.waiting import waits
 
 bp = Blueprint("outages", __name__)
 OUTAGE = "/outages/<int(max=9223372036854775807):outage_id>"
@@ -53,25 +52,10 @@ def index() -> str:
     )
 
 
-def _survey_new(session: Session, actor: Actor, slug: str) -> Found:
-    require(actor, Action.CLUSTER_CHANGE)
-    return _survey(session, actor, cluster_queries.find_cluster(session, actor, slug))
-
-
-def _survey(session: Session, actor: Actor, cluster: Cluster, but: Outage | None = None) -> Found:
-    """Whom the plan in the form would move; nothing while the form has errors."""
-    form = OutageForm()
-    if not form.validate_on_submit():
-        return ()
-    plan = form.plan(node_names.named(session, cluster, form.nodes.data or ""), settings().zone)
-    return outages.survey(session, actor, cluster, plan, but=but, rules=policy().bookings, now=utcnow())
-
-
 @bp.route("/clusters/<slug>/outages/new", methods=["GET", "POST"])
-@ahead.looks(_survey_new)
 @once.guard
-def new(slug: str, found: Found = ()) -> ResponseReturnValue:
-    """Plan one; the next page shows whom it would move."""
+def new(slug: str) -> ResponseReturnValue:
+    """Plan one; the next page shows whom it would move, as soon as that is worked out."""
     actor = current_actor()
     require(actor, Action.CLUSTER_CHANGE)
     cluster = cluster_queries.find_cluster(db(), actor, slug)
@@ -84,23 +68,16 @@ def new(slug: str, found: Found = ()) -> ResponseReturnValue:
     try:
         nodes = node_names.named(db(), cluster, form.nodes.data or "")
         plan = form.plan(nodes, settings().zone)
-        outage = outages.draft(db(), actor, cluster, plan, found=found, rules=policy().bookings, now=utcnow())
+        outage = outages.draft(db(), actor, cluster, plan, now=utcnow())
     except Invalid as error:
         form.show(error)
         return _form_page(cluster, form), 422
     return redirect(url_for("outages.show", outage_id=outage.id), 303)
 
 
-def _survey_draft(session: Session, actor: Actor, outage_id: int) -> Found:
-    outage = outage_queries.find(session, actor, outage_id)
-    require(actor, Action.CLUSTER_CHANGE)
-    return _survey(session, actor, outage.cluster, outage)
-
-
 @bp.route(f"{OUTAGE}/edit", methods=["GET", "POST"])
-@ahead.looks(_survey_draft)
 @once.guard
-def edit(outage_id: int, found: Found = ()) -> ResponseReturnValue:
+def edit(outage_id: int) -> ResponseReturnValue:
     """Change a draft."""
     actor = current_actor()
     outage = outage_queries.find(db(), actor, outage_id)
@@ -119,8 +96,6 @@ def edit(outage_id: int, found: Found = ()) -> ResponseReturnValue:
             outage,
             form.plan(nodes, settings().zone),
             expected_version=form.version.data or 0,
-            found=found,
-            rules=policy().bookings,
             now=utcnow(),
         )
     except Invalid as error:
@@ -142,12 +117,16 @@ def show(outage_id: int) -> str:
 def _show_page(outage: Outage, problem: str = "") -> str:
     form = ConfirmForm(formdata=None)
     form.version.data = outage.version
-    both, chosen = _sides(outage)
+    found = outage_queries.proposals(db(), outage)
+    unfinished = [repair for repair in found if words.is_unfinished(repair)]
     return render_template(
         "outages/show.html",
         outage=outage,
-        both=both,
-        chosen=chosen,
+        unfinished=unfinished,
+        waits=waits(unfinished),
+        both=_sides(found) if not unfinished else [],
+        simple=words.is_simple(found),
+        chosen=next((repair.chosen or "" for repair in found), ""),
         words=words,
         outage_words=outage_words,
         form=form,
@@ -159,30 +138,21 @@ def _show_page(outage: Outage, problem: str = "") -> str:
     )
 
 
-def _sides(outage: Outage) -> tuple[list[Side], str]:
-    """Both variants of its repairs, and the one that was chosen."""
-    found = outage_queries.proposals(db(), outage)
+def _sides(found: Sequence[Repair]) -> list[Side]:
+    """Both ways to mend, over all of its repairs."""
     variants = [one for repair in found for one in repairs.variants_of(repair).values()]
-    bookings = repairs.bookings_in(db(), variants)
-    chosen = next((repair.chosen or "" for repair in found), "")
-    return words.sides(found, bookings, policy().bookings.repair), chosen
-
-
-def _survey_again(session: Session, actor: Actor, outage_id: int) -> Found:
-    outage = outage_queries.find(session, actor, outage_id)
-    return outages.survey_again(session, actor, outage, rules=policy().bookings, now=utcnow())
+    return words.sides(found, repairs.bookings_in(db(), variants), policy().bookings.repair)
 
 
 @bp.post(f"{OUTAGE}/prepare")
-@ahead.looks(_survey_again)
 @once.guard
-def prepare(outage_id: int, found: Found = ()) -> ResponseReturnValue:
-    """Work out anew whom a draft would move."""
+def prepare(outage_id: int) -> ResponseReturnValue:
+    """Have it worked out anew whom a draft would move."""
     actor = current_actor()
     outage = outage_queries.find(db(), actor, outage_id)
     require(actor, Action.CLUSTER_CHANGE)
-    outages.prepare(db(), actor, outage, found=found, rules=policy().bookings, now=utcnow())
-    flash(gettext("Worked out again by what is booked now."), "success")
+    outages.prepare(db(), actor, outage, now=utcnow())
+    flash(gettext("It is being worked out again, by what is booked now."), "info")
     return redirect(url_for("outages.show", outage_id=outage.id), 303)
 
 
@@ -195,6 +165,8 @@ def publish(outage_id: int) -> ResponseReturnValue:
     require(actor, Action.CLUSTER_CHANGE)
     form = PublishForm() if request.method == "POST" else PublishForm(formdata=None)
     if request.method == "GET":
+        if any(words.is_unfinished(repair) for repair in outage_queries.proposals(db(), outage)):
+            return redirect(url_for("outages.show", outage_id=outage.id), 303)
         form.variant.data, form.version.data = request.args.get("variant", ""), outage.version
         return _publish_page(outage, form)
     if not form.validate_on_submit():
@@ -219,7 +191,7 @@ def publish(outage_id: int) -> ResponseReturnValue:
 
 
 def _publish_page(outage: Outage, form: PublishForm) -> str:
-    both, _ = _sides(outage)
+    both = _sides(outage_queries.proposals(db(), outage))
     side = next((one for one in both if one.name == form.variant.data), both[0])
     form.variant.data, form.variant.raw_data = side.name, None
     return render_template(

@@ -5,10 +5,8 @@ from __future__ import annotations
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
-from sqlalchemy.orm import Session
 
 from allocator import cluster_queries
-from allocator.actors import Actor
 from allocator.authorization import Action, may, require
 from allocator.errors import Invalid
 from allocator.models import Cluster, Node
@@ -20,12 +18,7 @@ from web import (
 from web.forms import Form
 from web.identity import current_actor
 from web.paging import paginate
-from web.policy import policy
 from web.session import db, settings
-from web.upkeep import (
-    ahead,
-)
-from web.upkeep.ahead import Found
 from web.upkeep.outage_forms import AnnounceForm, FreezeForm, JoinForm, LeaveForm, WhyForm, local, utc
 
 bp = Blueprint("phases", __name__)
@@ -80,22 +73,9 @@ def announce(slug: str) -> ResponseReturnValue:
     return _back(cluster)
 
 
-def _survey(session: Session, actor: Actor, slug: str) -> Found:
-    require(actor, Action.CLUSTER_CHANGE)
-    cluster, form = cluster_queries.find_cluster(session, actor, slug), LeaveForm()
-    if not form.validate_on_submit():
-        return ()
-    nodes = node_names.named(session, cluster, form.nodes.data or "")
-    leaves_at = utc(form.leaves_at.data, settings().zone)
-    return phases.survey_leaving(
-        session, actor, cluster, nodes, leaves_at, rules=policy().bookings, now=utcnow()
-    )
-
-
 @bp.route(f"{CLUSTER}/leave", methods=["GET", "POST"])
-@ahead.looks(_survey)
 @once.guard
-def leave(slug: str, found: Found = ()) -> ResponseReturnValue:
+def leave(slug: str) -> ResponseReturnValue:
     """Nodes that go: the repair shows what becomes of bookings after that day."""
     cluster = _cluster(slug)
     form = LeaveForm() if request.method == "POST" else LeaveForm(formdata=None)
@@ -106,16 +86,7 @@ def leave(slug: str, found: Found = ()) -> ResponseReturnValue:
     try:
         nodes = node_names.named(db(), cluster, form.nodes.data or "")
         leaves_at = utc(form.leaves_at.data, settings().zone)
-        made = phases.leave(
-            db(),
-            current_actor(),
-            cluster,
-            nodes,
-            leaves_at,
-            found=found,
-            rules=policy().bookings,
-            now=utcnow(),
-        )
+        made = phases.leave(db(), current_actor(), cluster, nodes, leaves_at, now=utcnow())
     except Invalid as error:
         form.show(error)
         return _page("leave", form, cluster), 422

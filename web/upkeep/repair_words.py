@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 from flask_babel import gettext, ngettext
 
-from allocator.models import Booking, Repair, RepairCause
+from allocator.models import Booking, Repair, RepairCause, RepairStep
 from allocator.policy import RepairGoal
+from allocator.states import RepairState
 from allocator.upkeep.mending import FEWEST_MOVES, VARIANTS, Change, ChangeKind, Variant
-from allocator.upkeep.repairs import variants_of
+from allocator.upkeep.repairs import affected_of, variants_of
 from config.i18n import N_
 from web.applying.quotas import sees_everybodys
 from web.formats import duration
@@ -29,6 +30,13 @@ CAUSES = {
     RepairCause.OUTAGE: N_("An outage"),
     RepairCause.NODES_DOWN: N_("Nodes do not work"),
     RepairCause.NODES_LEAVE: N_("Nodes leave"),
+}
+
+
+STEPS = {
+    RepairStep.COUNTING: N_("Counting whom it hits"),
+    RepairStep.MENDING: N_("Looking for the simplest way"),
+    RepairStep.SEARCHING: N_("Looking for a better one"),
 }
 
 
@@ -108,7 +116,7 @@ def sides(repairs: Iterable[Repair], bookings: Mapping[int, Booking], goal: Repa
     """Both variants, the site's choice first; repairs of several GPU types are added up."""
     read = [variants_of(repair) for repair in repairs]
     names = sorted(VARIANTS, key=lambda name: name != goal.value)
-    return [_side(name, [one[name] for one in read], bookings) for name in names]
+    return [_side(name, [one[name] for one in read if one], bookings) for name in names]
 
 
 def _side(name: str, variants: Sequence[Variant], bookings: Mapping[int, Booking]) -> Side:
@@ -137,9 +145,67 @@ def cause_text(repair: Repair) -> str:
     return str(gettext(CAUSES[repair.cause]))
 
 
+def is_unfinished(repair: Repair) -> bool:
+    """Whether there is nothing to decide on yet."""
+    return repair.state in (RepairState.WAITING, RepairState.FAILED)
+
+
+def is_simple(repairs: Iterable[Repair]) -> bool:
+    """Whether a better way was not looked for, as the search was not ready."""
+    return any(repair.details.get("simple") for repair in repairs)
+
+
+def step_names() -> list[str]:
+    """What is done one after another to work a repair out."""
+    return [str(gettext(step)) for step in STEPS.values()]
+
+
+def step_number(repair: Repair) -> int:
+    """Which of them is being done, from 1; 0: none yet."""
+    return list(STEPS).index(repair.step) + 1 if repair.step else 0
+
+
+def progress(repair: Repair) -> str:
+    """How far it is, in a sentence that changes with the step only: it is read aloud."""
+    if repair.state is RepairState.FAILED:
+        return str(gettext("It could not be worked out."))
+    if repair.step is None:
+        return str(gettext("It will be worked out in a moment."))
+    number, names = step_number(repair), step_names()
+    return str(
+        gettext(
+            "It is being worked out. Step %(number)s of %(count)s: %(step)s.",
+            number=number,
+            count=len(names),
+            step=names[number - 1],
+        )
+    )
+
+
+def hits(repair: Repair) -> str:
+    """How many bookings lose GPUs."""
+    count = len(affected_of(repair))
+    return str(ngettext("%(num)s booking loses GPUs.", "%(num)s bookings lose GPUs.", count))
+
+
 def is_touched(both: Sequence[Side]) -> bool:
     """Whether anybody is affected at all."""
     return any(side.moves or side.drops or side.stuck or side.rebound for side in both)
 
 
-__all__ = ["FEWEST_MOVES", "MOST_LINES", "Line", "Side", "alike", "cause_text", "is_touched", "sides"]
+__all__ = [
+    "FEWEST_MOVES",
+    "MOST_LINES",
+    "Line",
+    "Side",
+    "alike",
+    "cause_text",
+    "hits",
+    "is_simple",
+    "is_touched",
+    "is_unfinished",
+    "progress",
+    "sides",
+    "step_names",
+    "step_number",
+]

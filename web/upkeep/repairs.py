@@ -7,14 +7,12 @@ from datetime import datetime
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
-from sqlalchemy.orm import Session
 
 from allocator import history
-from allocator.actors import Actor
 from allocator.authorization import Action, may, require
 from allocator.errors import Conflict, Invalid
 from allocator.models import Repair, RepairCause
-from allocator.states import RepairState
+from allocator.states import OPEN_REPAIRS
 from allocator.upkeep import repair_steps, repairs
 from config.clock import utcnow
 from web import (
@@ -26,15 +24,14 @@ from web.paging import paginate
 from web.policy import policy
 from web.session import db, settings
 from web.upkeep import (
-    ahead,
     outage_words,
 )
 from web.upkeep import (
     repair_words as words,
 )
-from web.upkeep.ahead import Found
 from web.upkeep.outage_forms import AgainForm, ApplyForm, ReasonForm, utc
 from web.upkeep.repair_words import Side
+from web.upkeep.waiting import waits
 
 bp = Blueprint("repairs", __name__)
 REPAIR = "/repairs/<int(max=9223372036854775807):repair_id>"
@@ -49,9 +46,9 @@ def index() -> str:
 
 @bp.get(REPAIR)
 def show(repair_id: int) -> ResponseReturnValue:
-    """Both ways to mend the plan, or what was decided."""
+    """Both ways to mend the plan, how far it is with working them out, or what was decided."""
     repair = repairs.find(db(), current_actor(), repair_id)
-    if repair.cause is RepairCause.OUTAGE and repair.state is RepairState.PROPOSED:
+    if repair.cause is RepairCause.OUTAGE and repair.state in OPEN_REPAIRS:
         return redirect(url_for("outages.show", outage_id=repair.outage_id), 303)
     return _show_page(repair)
 
@@ -60,16 +57,19 @@ def _show_page(repair: Repair, form: AgainForm | None = None, problem: str = "")
     if form is None:
         form = AgainForm(formdata=None)
         form.version.data = repair.version
-    open_ = repair.state is RepairState.PROPOSED
+    open_ = repair.state in OPEN_REPAIRS
+    unfinished = [repair] if words.is_unfinished(repair) else []
     return render_template(
         "repairs/show.html",
         repair=repair,
-        both=_sides(repair),
+        unfinished=unfinished,
+        waits=waits(unfinished),
+        both=_sides(repair) if repair.proposed_at else [],
+        simple=open_ and words.is_simple([repair]),
         words=words,
         outage_words=outage_words,
         form=form,
         problem=problem,
-        open=open_,
         may_change=open_ and may(current_actor(), Action.CLUSTER_CHANGE),
         failed=repair.cause is RepairCause.NODES_DOWN,
         happenings=outage_words.timeline(history.changes(db(), repair, limit=50)),
@@ -81,28 +81,14 @@ def _sides(repair: Repair) -> list[Side]:
     return words.sides([repair], bookings, policy().bookings.repair)
 
 
-def _survey(session: Session, actor: Actor, repair_id: int) -> Found:
-    repair = repairs.find(session, actor, repair_id)
-    require(actor, Action.CLUSTER_CHANGE)
-    form = AgainForm()
-    if not form.validate_on_submit():
-        return ()
-    now = ahead.moment()
-    losses = repairs.losses_again(repair, _until(form), now=now)
-    return [
-        repairs.survey(session, repair.cluster, repair.gpu_type, losses, rules=policy().bookings, now=now)
-    ]
-
-
 def _until(form: AgainForm) -> datetime | None:
     return utc(form.until.data, settings().zone) if form.until.data else None
 
 
 @bp.post(f"{REPAIR}/again")
-@ahead.looks(_survey)
 @once.guard
-def again(repair_id: int, found: Found = ()) -> ResponseReturnValue:
-    """Work it out by what is booked now, or with another date on which the nodes come back."""
+def again(repair_id: int) -> ResponseReturnValue:
+    """Have it worked out by what is booked now, or with another date on which the nodes come back."""
     actor = current_actor()
     repair = repairs.find(db(), actor, repair_id)
     require(actor, Action.CLUSTER_CHANGE)
@@ -116,14 +102,12 @@ def again(repair_id: int, found: Found = ()) -> ResponseReturnValue:
             repair,
             expected_version=form.version.data or 0,
             until=_until(form),
-            found=found,
-            rules=policy().bookings,
-            now=ahead.moment(),
+            now=utcnow(),
         )
     except Invalid as error:
         form.show(error)
         return _show_page(repair, form), 422
-    flash(gettext("Worked out again by what is booked now."), "success")
+    flash(gettext("It is being worked out again, by what is booked now."), "info")
     return redirect(url_for("repairs.show", repair_id=made.id), 303)
 
 
@@ -136,6 +120,8 @@ def apply(repair_id: int) -> ResponseReturnValue:
     require(actor, Action.CLUSTER_CHANGE)
     form = ApplyForm() if request.method == "POST" else ApplyForm(formdata=None)
     if request.method == "GET":
+        if words.is_unfinished(repair):
+            return redirect(url_for("repairs.show", repair_id=repair.id), 303)
         form.variant.data, form.version.data = request.args.get("variant", ""), repair.version
         return _apply_page(repair, form)
     if not form.validate_on_submit():

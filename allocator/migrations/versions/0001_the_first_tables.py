@@ -740,6 +740,8 @@ def upgrade() -> None:
         sa.Column(
             "state",
             sa.Enum(
+                "waiting",
+                "failed",
                 "proposed",
                 "applied",
                 "discarded",
@@ -750,11 +752,35 @@ def upgrade() -> None:
             ),
             nullable=False,
         ),
-        sa.Column("proposed_at", UtcDateTime(), nullable=False),
+        sa.Column("asked_at", UtcDateTime(), nullable=False),
+        sa.Column(
+            "step",
+            sa.Enum(
+                "counting",
+                "mending",
+                "searching",
+                name="step",
+                native_enum=False,
+                create_constraint=True,
+                length=32,
+            ),
+            nullable=True,
+        ),
+        sa.Column("percent", sa.Integer(), nullable=True),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("problem", sa.String(length=500), nullable=True),
+        sa.Column("proposed_at", UtcDateTime(), nullable=True),
         sa.Column("chosen", sa.String(length=40), nullable=True),
         sa.Column("decided_by_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
         sa.Column("decided_at", UtcDateTime(), nullable=True),
         sa.Column("version", sa.Integer(), nullable=False),
+        sa.CheckConstraint(
+            "state <> 'failed' OR problem IS NOT NULL", name=op.f("ck_repairs_failed_for_a_reason")
+        ),
+        sa.CheckConstraint(
+            "state NOT IN ('proposed', 'applied') OR proposed_at IS NOT NULL",
+            name=op.f("ck_repairs_worked_out_first"),
+        ),
         sa.ForeignKeyConstraint(["cluster_id"], ["clusters.id"], name=op.f("fk_repairs_cluster_id_clusters")),
         sa.ForeignKeyConstraint(
             ["decided_by_id"], ["people.id"], name=op.f("fk_repairs_decided_by_id_people")
