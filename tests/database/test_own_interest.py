@@ -27,10 +27,10 @@ from allocator.models import (
 )
 from allocator.policy import load_policy
 from allocator.states import ApplicationState, OutageState, RepairState
-from allocator.upkeep import outages, repair_steps, repairs
+from allocator.upkeep import outages, repair_steps
 from allocator.upkeep.mending import Loss
 from allocator.upkeep.outage_checks import OutagePlan
-from tests import factories
+from tests import factories, upkeep
 from tests.factories import NOW
 
 RULES = load_policy().bookings
@@ -128,7 +128,7 @@ SOON = NOW + timedelta(hours=30)
 def _loss(session: Session, quota: Quota, proposer: Actor) -> Repair:
     """The node of the quota's booking fails; there is room for it on another."""
     factories.booking(session, quota, on=[_first(quota)], starts_at=SOON, hours=6)
-    return repairs.propose(
+    return upkeep.propose(
         session,
         proposer,
         quota.cluster,
@@ -183,7 +183,7 @@ def test_nobody_mends_their_own_alone(session: Session, own: tuple[Person, Quota
     repair = _loss(session, quota, _actor(session, operator))
     with pytest.raises(Forbidden, match="another operator has to do it"):
         _mend(session, _actor(session, operator), repair)
-    assert repair.state is RepairState.PROPOSED
+    assert (repair.state, repair.chosen) == (RepairState.PROPOSED, None)
     _mend(session, _actor(session, other), repair)
     assert repair.state is RepairState.APPLIED
 
@@ -204,7 +204,7 @@ def test_nobody_publishes_an_outage_over_their_own_alone(session: Session, own: 
     plan = OutagePlan(
         OutageKind.MAINTENANCE, SOON, SOON + timedelta(hours=6), "New fans.", (_first(quota).id,)
     )
-    outage = outages.draft(session, _actor(session, operator), quota.cluster, plan, rules=RULES, now=NOW)
+    outage = upkeep.draft(session, _actor(session, operator), quota.cluster, plan, rules=RULES, now=NOW)
 
     def publish(person: Person) -> None:
         outages.publish(
@@ -219,7 +219,7 @@ def test_nobody_publishes_an_outage_over_their_own_alone(session: Session, own: 
 
     with pytest.raises(Forbidden, match="another operator"), session.begin_nested():
         publish(operator)
-    assert outage.state is OutageState.DRAFT
+    assert (outage.state, outage.published_at) == (OutageState.DRAFT, None)
     publish(other)
     assert outage.state is OutageState.PUBLISHED
 
