@@ -18,7 +18,7 @@ from allocator.applying import applications, decisions
 from allocator.applying.application_checks import Proposal
 from allocator.applying.decisions import Verdict
 from allocator.booking import bookings
-from allocator.booking.booking_checks import Ask
+from allocator.booking.booking_checks import Ask, grid_of
 from allocator.booking.windows import ceil
 from allocator.errors import Conflict
 from allocator.models import (
@@ -243,7 +243,8 @@ class Scene:
             self.past_booking(quota, days, hours, used)
         soon = ceil(self.now + timedelta(minutes=2))
         self.book(quota, soon, 6, self.now)
-        self.book(quota, soon + timedelta(days=3), 24, self.now)
+        # whole hours, as people book it
+        self.book(quota, grid_of(self.policy.bookings).ceil(soon + timedelta(days=3)), 24, self.now)
 
     def book(self, quota: Quota, starts_at: datetime, hours: int, at: datetime) -> Booking:
         # to the minute, so that whoever tries it out sees a booking begin and need not wait for the hour

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from allocator import capacity
-from allocator.booking import bookings, flexible, offers, planning, replanning, series, waitlist
-from allocator.booking.booking_checks import ALMATY, Ask
+from allocator import capacity, states
+from allocator.actors import SYSTEM
+from allocator.booking import bookings, flexible, no_shows, offers, planning, replanning, series, waitlist
+from allocator.booking.booking_checks import ALMATY, Ask, grid_of
 from allocator.booking.offer_search import Wish
 from allocator.booking.windows import Shape
 from allocator.capacity import NodeSeen
 from allocator.models import Booking, Node, NodeSlot, NodeState, OutageKind, Quota
+from allocator.states import ReservationState
 from allocator.upkeep import failures, outages, phases, working_out
 from allocator.upkeep.outages import OutagePlan
 from allocator.upkeep.phases import Announcement
@@ -48,6 +50,7 @@ FIRM = (
 def play(scene: Scene) -> Node | None:
     """All of it; returns the node that fails, which a simulated cluster has to be told."""
     quotas = _quotas(scene)
+    idle = _idle(scene, quotas["priority"])
     for category, percent, day, hour, hours, ago in FIRM:
         start = _at(scene, day, hour)
         nodes = _part(scene, percent) if percent else _free(scene, start, hours)
@@ -57,6 +60,7 @@ def play(scene: Scene) -> Node | None:
     _capacity(scene)
     _loose(scene, quotas)
     bookings.advance(scene.session, scene.now)
+    _warn(scene, idle)
     broken = _failure(scene, quotas["science"])
     _hold(scene)
     _prices(scene)
@@ -94,6 +98,27 @@ def _book(scene: Scene, quota: Quota, nodes: int, starts_at: datetime, hours: in
     ask = Ask(nodes, scene.most.gpus_per_node, starts_at, starts_at + hours * HOUR)
     actor, rules = scene.actor(_owner(quota)), scene.policy.bookings
     return bookings.book(scene.session, actor, quota, ask, rules=rules, now=scene.now - ago * DAY)
+
+
+def _idle(scene: Scene, quota: Quota) -> Booking:
+    """One node of the start-up that has run nothing since this morning."""
+    rules = scene.policy.bookings
+    start = grid_of(rules).floor(scene.now - rules.no_show - HOUR)
+    booking = _book(scene, quota, 1, start, 12, 1)
+    reserved_at = scene.now - 20 * HOUR
+    states.move(booking.reservation, ReservationState.RESERVED, actor=SYSTEM, now=reserved_at)
+    booking.reservation.seen_at = reserved_at
+    return booking
+
+
+def _warn(scene: Scene, idle: Booking) -> None:
+    """It is warned about now, as if accounting had been read: the rest is released unless a job comes."""
+    read_until = scene.cluster.usage_read_until
+    scene.cluster.usage_read_until = scene.now
+    scene.session.flush()
+    no_shows.warn_due(scene.session, rules=scene.policy.bookings, now=scene.now)
+    scene.cluster.usage_read_until = read_until
+    scene.session.refresh(idle)
 
 
 def _wall(scene: Scene, quotas: Mapping[str, Quota]) -> None:

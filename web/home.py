@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, render_template
+from collections.abc import Sequence
 
-from allocator import overview
+from flask import Blueprint, render_template
+from sqlalchemy import Row
+
+from allocator import audit, overview
+from allocator.audit import EventFilter
 from allocator.authorization import Action, may
+from allocator.models import Event
 from allocator.upkeep import moves, outage_queries
 from config.clock import utcnow
+from web import audit_words
 from web.booking.bookings import waiting_for_a_yes
 from web.dividing import (
     period_words,
@@ -40,9 +46,19 @@ def index() -> str:
         duties=duties(),
         answers=db().scalars(moves.open_moves(actor, now).limit(overview.MOST)).all(),
         repairs=repairs,
+        latest=_latest_events(),
+        event_words=audit_words,
         held=held,
         offered=offered,
     )
+
+
+def _latest_events() -> Sequence[Row[Event, str]]:
+    """What has just happened, for whoever reads the record; nothing for anybody else."""
+    actor = current_actor()
+    if not may(actor, Action.AUDIT_VIEW):
+        return ()
+    return db().execute(audit.search(actor, EventFilter()).limit(overview.MOST)).all()
 
 
 @bp.get("/help")

@@ -61,6 +61,8 @@ def test_whenever_it_is_loaded_everybody_finds_something(
             BookingState.HELD,
         }
         assert kinds[BookingKind.FLEXIBLE] == 2
+        warned = session.scalars(select(Booking).where(Booking.no_show_warned_at.is_not(None))).one()
+        assert (warned.state, warned.no_show_warned_at) == (BookingState.STARTED, now)
         assert session.scalar(select(func.count()).select_from(BookingSeries)) == 1
         assert session.scalars(select(WaitlistEntry.state)).all() == [WaitlistState.WAITING] * 2
         assert OutageState.PUBLISHED in session.scalars(select(Outage.state)).all()

@@ -100,6 +100,13 @@ def test_lists_and_narrows(site: Site, auditor: Person) -> None:
     assert "No event fits" in text_of(browser.get("/audit?subject_type=quota"))
 
 
+def test_an_auditors_first_page_has_the_latest_events(site: Site, auditor: Person) -> None:
+    assert "Dana Omar Person: Changed" in text_of(site.browser_of(auditor).get("/"))
+    with site.data() as session:
+        operator = factories.person(session, roles=[Role.OPERATOR])
+    assert "Latest events" not in text_of(site.browser_of(operator).get("/"))
+
+
 @pytest.mark.parametrize(
     "query",
     [
