@@ -106,8 +106,10 @@ class _Line:
             if first:
                 self._kept[claim.id], self._behind[claim.id] = found, []
             return Stand(Turn.LATER, found, first)
-        likeliest = keeping.likeliest(self._board, claim, self._starts(claim), self._picture)
-        if first and likeliest:
+        likeliest = (
+            keeping.likeliest(self._board, claim, self._starts(claim), self._picture) if first else None
+        )
+        if likeliest:
             self._put(likeliest, self._board, self._later, self._dates)
             self._kept[claim.id], self._behind[claim.id] = likeliest, []
             self._together.add(claim.id)
@@ -124,16 +126,19 @@ class _Line:
         windows = self._picture.limits_of(claim).starts
         return [(a, b if last is None else min(b, last)) for a, b in windows if last is None or a <= last]
 
-    def _free(self, board: Board, claim: Claim, last: datetime | None) -> Claim | None:
-        """At the first start that is free on the board."""
+    def _open(self, board: Board, claim: Claim, last: datetime | None) -> list[Window]:
+        """The allowed starts that are free on the board, as closed intervals in order."""
         length = claim.length + claim.gap
+        found: list[Window] = []
         for first, until in self._starts(claim, last):
             rows = board.rows(first, until + length)
-            starts = free_starts(rows, claim.shape, length, first, until, self._picture.whole)
-            start = nearest_after(starts, first, self._picture.grid)
-            if start is not None:
-                return board.at(claim, start)
-        return None
+            found += free_starts(rows, claim.shape, length, first, until, self._picture.whole)
+        return found
+
+    def _free(self, board: Board, claim: Claim, last: datetime | None) -> Claim | None:
+        """At the first start that is free on the board."""
+        start = nearest_after(self._open(board, claim, last), claim.first, self._picture.grid)
+        return board.at(claim, start) if start is not None else None
 
     def _by_count(self, claim: Claim) -> Claim | None:
         """With other names of nodes for others: whoever books it sees to that (late binding)."""
@@ -157,9 +162,8 @@ class _Line:
             self._board.take(one)
             self._later.take(one)
         useful = [self._useful(one) for one in kept]
-        for start in keeping.moments(
-            self._board, claim, self._starts(claim, claim.last), self._picture, kept
-        ):
+        starts = self._open(self._board, claim, claim.last)
+        for start in keeping.moments(self._board, claim, starts, self._picture, kept) if starts else []:
             for found in self._choices(claim, start, useful):
                 again = [self._again(one, found) for one in kept]
                 moved = [one for one in again if one is not None]
