@@ -11,16 +11,17 @@ from .board import board_of, books_of, ground_of, guide_of, near_of
 from .bound import dual
 from .demand import Demand
 from .kernels import placing
+from .kernels.filling import new_memory
 from .kernels.improving import Knobs, improve
 from .plan import Moment, Plan
 
 # Heat as a part of what a booking brings on average, at the start and at the end. The more turns there are
 # for each booking, the hotter the search can afford to begin: measured, .03 with one turn, .4 with forty.
-WARM, HOTTEST, COLDEST, RISE = 0.03, 0.5, 0.001, 0.7
+WARM, HOTTEST, COLDEST, RISE = 0.03, 0.8, 0.001, 0.7
 FIRST = 100  # turns of the first batch, which shows how fast turns are here
 BATCH = 2000
 WIDTH = 24  # slots a bucket
-KNOBS = Knobs(3, 8, 2)
+KNOBS = Knobs(10, 8, 2, 8)
 
 
 class Search:
@@ -34,6 +35,7 @@ class Search:
         self.board = board_of(demand, self.books, self.ground, seed)
         self.bound = dual(demand, self.books, self.ground)
         self.guide = guide_of(self.books, self.bound.price)
+        self.memory = new_memory(self.books)
         self.history: list[Moment] = []
         self.iterations = 0
 
@@ -88,7 +90,7 @@ class Search:
     def _batch(self, heat: float, turns: int) -> None:
         before = self.best
         self.value, self.best = improve(
-            self.books, self.board, self.near, self.guide, KNOBS, max(heat, 1e-9), turns,
+            self.books, self.board, self.near, self.guide, KNOBS, self.memory, max(heat, 1e-9), turns,
             self.value, self.best, self.best_start, self.best_row,
         )  # fmt: skip
         self.iterations += turns

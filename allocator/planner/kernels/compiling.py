@@ -25,8 +25,16 @@ def inner(function: F) -> F:
     return _compiled(function, inside=True)
 
 
-def _compiled(function: F, *, inside: bool) -> F:
-    # The published types leave out the two options about wrappers.
+def lean(function: F) -> F:
+    """An inner one that makes no arrays: without counting references, which takes a third of the time."""
+    return _compiled(function, inside=True, counting=False)
+
+
+def _compiled(function: F, *, inside: bool, counting: bool = True) -> F:
+    # The published types leave out the options about wrappers and about counting (numba's "runtime").
     njit = cast(Any, numba.njit)
-    make = njit(cache=True, nogil=True, error_model="numpy", no_cpython_wrapper=inside, no_cfunc_wrapper=True)
+    make = njit(
+        cache=True, nogil=True, error_model="numpy", no_cpython_wrapper=inside, no_cfunc_wrapper=True,
+        _nrt=counting,
+    )  # fmt: skip
     return cast(F, make(function))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .compiling import compiled
+from .compiling import compiled, lean
 from .filling import Guide, Memory, Near, bring, fill, send, undo
 from .placing import part_place, whole_start
 from .state import WHOLE, Board, Books, Ints, chance, roll
@@ -16,9 +16,10 @@ class Knobs(NamedTuple):
     removed: int  # most bookings taken out at once
     wanting: int  # of 16 turns, how many make way for one that waits
     parts: int  # of 16 turns, how many begin at a row
+    looks: int  # how many places are looked at for one that waits
 
 
-@compiled
+@lean
 def ruin(books: Books, board: Board, near: Near, memory: Memory, slot: int, row: int, wanted: int) -> None:
     """Take out some bookings that are on at a slot or touch it; of a row unless row < 0."""
     bucket = slot // near.width
@@ -53,7 +54,7 @@ def ruin(books: Books, board: Board, near: Near, memory: Memory, slot: int, row:
                 return
 
 
-@compiled
+@lean
 def eject_at(
     books: Books,
     board: Board,
@@ -92,7 +93,7 @@ def eject_at(
     return True
 
 
-@compiled
+@lean
 def overflow(books: Books, board: Board, j: int, start: int, row: int) -> float:
     """How much must go for booking j to start there, in GPU-slots."""
     short = 0.0
@@ -112,14 +113,16 @@ def overflow(books: Books, board: Board, j: int, start: int, row: int) -> float:
     return short
 
 
-@compiled
-def make_way(books: Books, board: Board, near: Near, guide: Guide, memory: Memory, j: int) -> bool:
+@lean
+def make_way(
+    books: Books, board: Board, near: Near, guide: Guide, memory: Memory, j: int, looks: int
+) -> bool:  # fmt: skip
     """Put a waiting booking where the least stands in its way, and take that out."""
     best, best_row, least = -1, -1, np.inf
     span = books.last[j] - books.earliest[j] + 1
     whole = books.gpus[j] == WHOLE
     top = min(board.rows[0] + 1, board.free.shape[0])
-    for _ in range(4):
+    for _ in range(looks):
         start = books.earliest[j] + roll(board.dice, span)
         row = -1 if whole else roll(board.dice, top)
         here = overflow(books, board, j, start, row)
@@ -143,7 +146,7 @@ def make_way(books: Books, board: Board, near: Near, guide: Guide, memory: Memor
     return True
 
 
-@compiled
+@lean
 def choose_waiting(board: Board, near: Near, guide: Guide) -> int:
     """One that waits, of three drawn the one that the prices want most; or -1."""
     best = -1
@@ -158,7 +161,7 @@ def choose_waiting(board: Board, near: Near, guide: Guide) -> int:
     return best
 
 
-@compiled
+@lean
 def choose_slot(board: Board) -> int:
     """A slot with room to spare, as soon as a few draws meet one."""
     t = 0
@@ -169,7 +172,7 @@ def choose_slot(board: Board) -> int:
     return t
 
 
-@compiled
+@lean
 def choose_row_slot(board: Board) -> tuple[int, int]:
     top = min(board.rows[0], board.free.shape[0])
     row = t = 0
@@ -182,28 +185,28 @@ def choose_row_slot(board: Board) -> tuple[int, int]:
     return row, t
 
 
-@compiled
+@lean
 def open_hole(
     books: Books, board: Board, near: Near, guide: Guide, knobs: Knobs, memory: Memory
-) -> tuple[int, int, bool]:
-    """Take some out, perhaps to put one in: a slot of the hole (-1: none), its row, whether forced."""
+) -> tuple[int, int]:
+    """Take some out, perhaps to put one in: a slot of the hole (-1: none), and its row."""
     dice = board.dice
     kind = roll(dice, 16)
     if kind < knobs.wanting:
         forced = choose_waiting(board, near, guide)
-        if forced < 0 or not make_way(books, board, near, guide, memory, forced):
-            return -1, -1, True
-        return board.start[forced], -1, True
+        if forced < 0 or not make_way(books, board, near, guide, memory, forced, knobs.looks):
+            return -1, -1
+        return board.start[forced], -1
     row = -1
     if kind < knobs.wanting + knobs.parts:
         row, slot = choose_row_slot(board)
     else:
         slot = choose_slot(board)
     ruin(books, board, near, memory, slot, row, 1 + roll(dice, knobs.removed))
-    return slot, row, False
+    return slot, row
 
 
-@compiled
+@lean
 def put_back(books: Books, board: Board, near: Near, guide: Guide, memory: Memory, out: int) -> None:
     """Those taken out that still wait go anywhere in their windows, if they can."""
     for i in range(out):
@@ -218,7 +221,7 @@ def put_back(books: Books, board: Board, near: Near, guide: Guide, memory: Memor
             bring(books, board, near, memory, j, start, row)
 
 
-@compiled
+@lean
 def gained(books: Books, board: Board, memory: Memory) -> float:
     """What this turn has brought."""
     change = 0.0
@@ -231,14 +234,14 @@ def gained(books: Books, board: Board, memory: Memory) -> float:
     return change
 
 
-@compiled
+@lean
 def turn_once(
     books: Books, board: Board, near: Near, guide: Guide, knobs: Knobs, memory: Memory, heat: float
 ) -> float:
     """One ruin and recreate; what the plan's value changed by."""
     memory.tally[0] = 0
     memory.tally[1] += 1
-    slot, row, forced = open_hole(books, board, near, guide, knobs, memory)
+    slot, row = open_hole(books, board, near, guide, knobs, memory)
     if slot < 0:
         undo(books, board, near, memory)
         return 0.0
@@ -251,9 +254,6 @@ def turn_once(
     begin, end = max(0, begin - 1), min(len(board.room), end + 1)
     if row >= 0:
         fill(books, board, near, guide, memory, begin, end, row)
-    elif not forced:
-        # At the slot itself first: there the hole is deepest.
-        fill(books, board, near, guide, memory, slot, slot + 1, -1)
     fill(books, board, near, guide, memory, begin, end, -1)
     put_back(books, board, near, guide, memory, out)
     change = gained(books, board, memory)
@@ -265,17 +265,10 @@ def turn_once(
 
 @compiled
 def improve(
-    books: Books, board: Board, near: Near, guide: Guide, knobs: Knobs, heat: float, turns: int,
-    value: float, best: float, best_start: Ints, best_row: Ints,
+    books: Books, board: Board, near: Near, guide: Guide, knobs: Knobs, memory: Memory, heat: float,
+    turns: int, value: float, best: float, best_start: Ints, best_row: Ints,
 ) -> tuple[float, float]:  # fmt: skip
     """Some turns at one heat; the value now and the best, whose places are then in best_start, best_row."""
-    count = len(books.value)
-    asked = max(WHOLE, books.nodes.max()) + 1
-    memory = Memory(
-        np.empty(count, np.int32), np.empty(count, np.int32), np.empty(count, np.int32),
-        np.zeros(count, np.int64), np.zeros(2, np.int64),
-        np.empty(asked, np.int32), np.empty(asked, np.int32),
-    )  # fmt: skip
     for turn in range(turns):
         value += turn_once(books, board, near, guide, knobs, memory, heat)
         if value > best + 1e-6 and ((turn & 255) == 0 or turn == turns - 1):

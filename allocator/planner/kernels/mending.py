@@ -12,6 +12,7 @@ from .placing import ANY, part_place, whole_start
 from .state import NOWHERE, WHOLE, Board, Books, Floats, Ints, chance, put, roll
 
 FAR = 1 << 60
+LOOKS = 4  # places looked at for one that is to come back
 
 
 @inner
@@ -210,7 +211,7 @@ def mend(
         if roll(dice, 4) == 0:
             done = settle(books, board, near, memory, j, home, home_row, guide.total, 1)
         else:
-            done = make_way(books, board, near, guide, memory, j)
+            done = make_way(books, board, near, guide, memory, j, LOOKS)
         if not done:
             undo(books, board, near, memory)
             continue

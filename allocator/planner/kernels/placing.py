@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiling import compiled, inner
+from .compiling import compiled, lean
 from .state import WHOLE, Board, Books, Floats, Ints, put, roll
 
 EARLIEST, LATEST, CHEAPEST, ANY = 0, 1, 2, 3
 
 
-@inner
+@lean
 def score(rule: int, start: int, duration: int, total: Floats, dice: NDArray[np.uint64]) -> float:
     if rule == EARLIEST:
         return float(start)
@@ -22,7 +22,7 @@ def score(rule: int, start: int, duration: int, total: Floats, dice: NDArray[np.
     return float(roll(dice, 1 << 20))
 
 
-@inner
+@lean
 def whole_start(books: Books, board: Board, j: int, rule: int, total: Floats) -> int:
     """The best start at which enough whole nodes are free all along, or -1.
 
@@ -55,7 +55,7 @@ def whole_start(books: Books, board: Board, j: int, rule: int, total: Floats) ->
     return best
 
 
-@inner
+@lean
 def opening(board: Board, row: int, start: int, duration: int, total: Floats) -> float:
     """What opening the row's closed slots costs."""
     free, cost = board.free[row], 0.0
@@ -65,7 +65,7 @@ def opening(board: Board, row: int, start: int, duration: int, total: Floats) ->
     return cost
 
 
-@inner
+@lean
 def part_place(books: Books, board: Board, j: int, total: Floats, blink: int) -> tuple[int, int]:
     """The (start, row) that opens least, or (-1, -1)."""
     room, g, d = board.room, books.gpus[j], books.duration[j]

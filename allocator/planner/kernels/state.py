@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .compiling import inner
+from .compiling import lean
 
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -43,7 +43,7 @@ class Board(NamedTuple):
     dice: NDArray[np.uint64]
 
 
-@inner
+@lean
 def roll(dice: NDArray[np.uint64], sides: int) -> int:
     """A number from 0 to sides - 1 (xorshift64*: two machine words of state would be a waste)."""
     x = dice[0]
@@ -55,12 +55,12 @@ def roll(dice: NDArray[np.uint64], sides: int) -> int:
     return np.int64((high * np.uint64(sides)) >> np.uint64(31))  # type: ignore[return-value]
 
 
-@inner
+@lean
 def chance(dice: NDArray[np.uint64]) -> float:
     return roll(dice, 1 << 30) / float(1 << 30)
 
 
-@inner
+@lean
 def put(books: Books, board: Board, j: int, start: int, row: int) -> None:
     """Place booking j; the caller has seen that it fits."""
     end = start + books.duration[j]
@@ -81,7 +81,7 @@ def put(books: Books, board: Board, j: int, start: int, row: int) -> None:
         board.rows[0] = row + 1
 
 
-@inner
+@lean
 def take(books: Books, board: Board, j: int) -> None:
     """Remove booking j."""
     start, row = board.start[j], board.row[j]
