@@ -177,6 +177,25 @@ def test_who_was_moved_chooses_another_time(world: World) -> None:
     assert late.status_code == 409
 
 
+def test_a_move_is_shown_before_it_is_made(world: World) -> None:
+    address, booking = "/moves/{move}".format(**world.ids), "/bookings/{moved}/place".format(**world.ids)
+    start = (utcnow() + timedelta(days=16)).strftime("%Y-%m-%dT10:00")
+    with world.site.data() as data:
+        before = data.get_one(Booking, world.ids["moved"]).starts_at
+    wish = {"starts_at": start, "look": "1"}
+    looked = submit(world.owner, address, wish, action=f"{address}/choose")
+    assert (looked.status_code, "As it would be" in text_of(looked)) == (200, True)
+    placed = submit(world.operator, booking, wish | {"nodes": "", "reason": "Why."})
+    assert "nobody else is moved" in text_of(placed)
+    assert "is told by letter" in text_of(placed)
+    with world.site.data() as data:
+        row = data.get_one(Booking, world.ids["moved"])
+        assert (row.starts_at, row.moves) == (before, [])
+        assert data.get_one(BookingMove, world.ids["move"]).state is MoveState.TOLD
+    done = world.operator.post(booking, data=hidden_fields(placed))
+    assert done.status_code == 303, text_of(done)
+
+
 def test_who_was_moved_has_the_hours_back(world: World) -> None:
     address = "/moves/{move}".format(**world.ids)
     done = submit(world.owner, f"{address}/refund", {})
