@@ -11,7 +11,17 @@ from flask.testing import FlaskClient
 from sqlalchemy import select
 
 from allocator.actors import Role
-from allocator.models import Booking, BookingMove, Cluster, Node, NodeSlot, Outage, OutboxItem, Repair
+from allocator.models import (
+    Booking,
+    BookingMove,
+    Cluster,
+    Node,
+    NodeSlot,
+    NodeState,
+    Outage,
+    OutboxItem,
+    Repair,
+)
 from allocator.states import BookingState, MoveState, OutageState, RepairState
 from config.clock import utcnow
 from tests import factories
@@ -221,6 +231,15 @@ def test_pinning_and_moving_by_hand(world: World) -> None:
         world.operator, f"{booking}/place", {"starts_at": start, "nodes": "nowhere", "reason": "Why."}
     )
     assert wrong.status_code == 422
+    assert "No such nodes here: nowhere" in text_of(wrong)
+    with world.site.data() as data:
+        row = data.get_one(Booking, world.ids["moved"])
+        broken = next(node for node in row.cluster.nodes if node.name == "grid003")
+        broken.state = NodeState.DOWN
+    down = submit(
+        world.operator, f"{booking}/place", {"starts_at": start, "nodes": "grid003", "reason": "Why."}
+    )
+    assert "Not working now: grid003" in text_of(down)
     done = submit(
         world.operator, f"{booking}/place", {"starts_at": start, "nodes": "grid002", "reason": "Why."}
     )
