@@ -112,7 +112,7 @@ def _idle(scene: Scene, quota: Quota) -> Booking:
 
 
 def _warn(scene: Scene, idle: Booking) -> None:
-    """It is warned about now, as if accounting had been read: the rest is released unless a job comes."""
+    """It is warned now, as if accounting had been read; on a simulated cluster a job comes after all."""
     read_until = scene.cluster.usage_read_until
     scene.cluster.usage_read_until = scene.now
     scene.session.flush()

@@ -22,7 +22,7 @@ from allocator.booking.windows import NodeFree, Place, Shape, nearest_after, nea
 from allocator.dividing import grants
 from allocator.errors import Fault, Forbidden, Invalid, NoCapacity, NotFound, Stale, WrongState
 from allocator.locks import hold
-from allocator.models import Booking, BookingMove, NodeSlot, Quota
+from allocator.models import Booking, BookingMove, Node, NodeSlot, NodeState, Quota
 from allocator.policy import BookingRules
 from allocator.reasons import given
 from allocator.states import BookingState, MoveState, move
@@ -340,6 +340,7 @@ def _relocate(session: Session, booking: Booking, starts_at: datetime, names: Se
             session.execute(delete(NodeSlot).where(NodeSlot.booking_id == booking.id))
             free = capacity.free(session, cluster, booking.quota.gpu_type, starts_at, ends_at)
             shape = Ask(booking.nodes, booking.gpus_per_node, starts_at, ends_at).shape
+            _must_work(session, booking, set(names) - {node.name for node in free})
             places = pick(_named(free, names), shape, whole=not cluster.shares_nodes)
             if places is None:
                 raise NoCapacity(TAKEN)
@@ -360,13 +361,24 @@ def _relocate(session: Session, booking: Booking, starts_at: datetime, names: Se
     return places
 
 
+def _must_work(session: Session, booking: Booking, unknown: set[str]) -> None:
+    """Raises Invalid for names that no bookable node has: there is none, or it does not work."""
+    if not unknown:
+        return
+    here = select(Node.name).where(
+        Node.cluster_id == booking.cluster_id,
+        Node.gpu_type == booking.quota.gpu_type,
+        Node.state != NodeState.GONE,
+        Node.name.in_(unknown),
+    )
+    down = set(session.scalars(here))
+    problem = N_("No such nodes here: %(names)s.") if unknown - down else N_("Not working now: %(names)s.")
+    names = {"names": ", ".join(sorted(unknown - down or down))}
+    raise Invalid({"nodes": [Fault(problem, names)]})
+
+
 def _named(free: Sequence[NodeFree], names: Sequence[str]) -> Sequence[NodeFree]:
-    """Those nodes that were asked for. Raises Invalid for a name that no bookable node has."""
+    """Those nodes that were asked for; all of them, if none was named."""
     if not names:
         return free
-    unknown = set(names) - {node.name for node in free}
-    if unknown:
-        raise Invalid(
-            {"nodes": [Fault(N_("No such nodes here: %(names)s."), {"names": ", ".join(sorted(unknown))})]}
-        )
     return [node for node in free if node.name in set(names)]

@@ -184,7 +184,7 @@ def test_what_is_tied_makes_no_way(session: Session, actor: Actor, quota: Quota,
                 cause=RepairCause.NODES_DOWN,
                 details={},
                 variants={},
-                proposed_at=NOW,
+                asked_at=NOW,
             )
         )
     session.flush()

@@ -17,6 +17,7 @@ from allocator.models import (
     Cluster,
     Node,
     NodeSlot,
+    NodeState,
     Outage,
     OutboxItem,
     Repair,
@@ -267,6 +268,25 @@ def test_who_was_moved_chooses_another_time(world: World) -> None:
     assert late.status_code == 409
 
 
+def test_a_move_is_shown_before_it_is_made(world: World) -> None:
+    address, booking = "/moves/{move}".format(**world.ids), "/bookings/{moved}/place".format(**world.ids)
+    start = (utcnow() + timedelta(days=16)).strftime("%Y-%m-%dT10:00")
+    with world.site.data() as data:
+        before = data.get_one(Booking, world.ids["moved"]).starts_at
+    wish = {"starts_at": start, "look": "1"}
+    looked = submit(world.owner, address, wish, action=f"{address}/choose")
+    assert (looked.status_code, "As it would be" in text_of(looked)) == (200, True)
+    placed = submit(world.operator, booking, wish | {"nodes": "", "reason": "Why."})
+    assert "nobody else is moved" in text_of(placed)
+    assert "is told by letter" in text_of(placed)
+    with world.site.data() as data:
+        row = data.get_one(Booking, world.ids["moved"])
+        assert (row.starts_at, row.moves) == (before, [])
+        assert data.get_one(BookingMove, world.ids["move"]).state is MoveState.TOLD
+    done = world.operator.post(booking, data=hidden_fields(placed))
+    assert done.status_code == 303, text_of(done)
+
+
 def test_who_was_moved_has_the_hours_back(world: World) -> None:
     address = "/moves/{move}".format(**world.ids)
     done = submit(world.owner, f"{address}/refund", {})
@@ -292,6 +312,15 @@ def test_pinning_and_moving_by_hand(world: World) -> None:
         world.operator, f"{booking}/place", {"starts_at": start, "nodes": "nowhere", "reason": "Why."}
     )
     assert wrong.status_code == 422
+    assert "No such nodes here: nowhere" in text_of(wrong)
+    with world.site.data() as data:
+        row = data.get_one(Booking, world.ids["moved"])
+        broken = next(node for node in row.cluster.nodes if node.name == "grid003")
+        broken.state = NodeState.DOWN
+    down = submit(
+        world.operator, f"{booking}/place", {"starts_at": start, "nodes": "grid003", "reason": "Why."}
+    )
+    assert "Not working now: grid003" in text_of(down)
     done = submit(
         world.operator, f"{booking}/place", {"starts_at": start, "nodes": "grid002", "reason": "Why."}
     )

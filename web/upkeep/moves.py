@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
+from sqlalchemy.orm import SessionTransaction
 
 from allocator import ledger
 from allocator.authorization import Action, may, require
@@ -28,8 +30,25 @@ from web.session import db, settings
 from web.upkeep.outage_forms import ChooseForm, ConfirmForm, PlaceForm, ReasonForm, local, utc
 
 bp = Blueprint("moves", __name__)
+LOOK = "look"  # the button that shows what a move would be, and moves nothing
 MOVE = "/moves/<int(max=9223372036854775807):move_id>"
 BOOKING = "/bookings/<int(max=9223372036854775807):booking_id>"
+
+
+@dataclass(frozen=True)
+class Look:
+    """A move as it would be; `told`: whoever booked it hears of it by letter."""
+
+    starts_at: datetime
+    ends_at: datetime
+    nodes: str
+    told: bool = False
+
+    @classmethod
+    def of(cls, booking: Booking, told: bool = False) -> Look:
+        """A booking just moved, before that is undone."""
+        names = ", ".join(sorted(slot.node.name for slot in booking.slots))
+        return cls(booking.starts_at, booking.ends_at, names, told)
 
 
 @bp.app_template_global("move_is_open")
@@ -45,6 +64,12 @@ def _may_place(booking: Booking) -> bool:
     return movable and may(current_actor(), Action.BOOKING_PLACE, booking)
 
 
+def _undo(savepoint: SessionTransaction) -> None:
+    """As if nothing had been tried: states are written beside the session, so that it has to forget them."""
+    savepoint.rollback()
+    db().expire_all()
+
+
 @bp.get(MOVE)
 def show(move_id: int) -> str:
     """What was moved and why, and the three answers."""
@@ -55,7 +80,9 @@ def _move(move_id: int) -> BookingMove:
     return moves.find(db(), current_actor(), move_id)
 
 
-def _answer_page(moved: BookingMove, form: ChooseForm | None = None, problem: str = "") -> str:
+def _answer_page(
+    moved: BookingMove, form: ChooseForm | None = None, problem: str = "", look: Look | None = None
+) -> str:
     actor, now, booking = current_actor(), utcnow(), moved.booking
     open_ = moves.may_answer(actor, moved, now)
     starts: list[datetime] = []
@@ -70,6 +97,7 @@ def _answer_page(moved: BookingMove, form: ChooseForm | None = None, problem: st
         moved=moved,
         booking=booking,
         form=form,
+        look=look,
         open=open_,
         problem=problem,
         starts=[(start, local(start, settings().zone).strftime("%Y-%m-%dT%H:%M")) for start in starts],
@@ -93,15 +121,15 @@ def accept(move_id: int) -> ResponseReturnValue:
 @bp.post(f"{MOVE}/choose")
 @once.guard
 def choose(move_id: int) -> ResponseReturnValue:
-    """Another time of one's own choice."""
+    """Another time of one's own choice: first as it would be, then done."""
     moved = _move(move_id)
     require(current_actor(), Action.BOOKING_ANSWER, moved.booking)
     form = ChooseForm()
     if not form.validate_on_submit():
         return _answer_page(moved, form), 422
-    start = utc(form.starts_at.data, settings().zone)
+    start, look = utc(form.starts_at.data, settings().zone), None
     try:
-        with db().begin_nested():
+        with db().begin_nested() as undone:
             booking = moves.choose(
                 db(),
                 current_actor(),
@@ -111,11 +139,16 @@ def choose(move_id: int) -> ResponseReturnValue:
                 rules=policy().bookings,
                 now=utcnow(),
             )
+            if LOOK in request.form:
+                look = Look.of(booking)
+                _undo(undone)
     except Invalid as error:
         form.show(error)
         return _answer_page(moved, form), 422
     except (NoCapacity, Stale) as error:
         return _answer_page(moved, form, translated(error)), 409
+    if look is not None:
+        return _answer_page(moved, form, look=look)
     flash(gettext("The booking now begins on %(start)s.", start=moment(start)), "success")
     return redirect(url_for("bookings.show", booking_id=booking.id), 303)
 
@@ -145,8 +178,8 @@ def _booking(booking_id: int) -> Booking:
     return booking
 
 
-def _page(template: str, booking: Booking, form: Form, problem: str = "") -> str:
-    return render_template(f"moves/{template}.html", booking=booking, form=form, problem=problem)
+def _page(template: str, booking: Booking, form: Form, problem: str = "", look: Look | None = None) -> str:
+    return render_template(f"moves/{template}.html", booking=booking, form=form, problem=problem, look=look)
 
 
 @bp.route(f"{BOOKING}/pin", methods=["GET", "POST"])
@@ -191,7 +224,7 @@ def unpin(booking_id: int) -> ResponseReturnValue:
 @bp.route(f"{BOOKING}/place", methods=["GET", "POST"])
 @once.guard
 def place(booking_id: int) -> ResponseReturnValue:
-    """Move it by hand, with a reason."""
+    """Move it by hand, with a reason: first as it would be, then done."""
     booking = _booking(booking_id)
     form = PlaceForm() if request.method == "POST" else PlaceForm(formdata=None)
     if request.method == "GET":
@@ -201,8 +234,9 @@ def place(booking_id: int) -> ResponseReturnValue:
     if not form.validate_on_submit():
         return _page("place", booking, form), 422
     wanted = Placement(utc(form.starts_at.data, settings().zone), tuple(expand(form.nodes.data or "")))
+    look = None
     try:
-        with db().begin_nested():
+        with db().begin_nested() as undone:
             moved = moves.by_hand(
                 db(),
                 current_actor(),
@@ -213,10 +247,15 @@ def place(booking_id: int) -> ResponseReturnValue:
                 rules=policy().bookings,
                 now=utcnow(),
             )
+            if LOOK in request.form:
+                look = Look.of(booking, told=moved is not None)
+                _undo(undone)
     except Invalid as error:
         form.show(error)
         return _page("place", booking, form), 422
     except NoCapacity as error:
         return _page("place", booking, form, translated(error)), 409
+    if look is not None:
+        return _page("place", booking, form, look=look)
     flash(gettext("Moved; a letter is on its way.") if moved else gettext("It has other nodes."), "success")
     return redirect(url_for("bookings.show", booking_id=booking.id), 303)
