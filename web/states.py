@@ -61,6 +61,8 @@ FACES: dict[str, Face] = {
     "changed": Face(N_("Another time was chosen"), "good"),
     "refunded": Face(N_("Hours given back"), "ended"),
     "discarded": Face(N_("Given up"), "ended"),
+    "replaced": Face(N_("Replaced"), "ended"),
+    "unneeded": Face(N_("No longer needed"), "ended"),
     "kept": Face(N_("Not binding"), "neutral"),
     "warned": Face(N_("Warned"), "attention"),
     "dropped": Face(N_("Not taken back"), "ended"),

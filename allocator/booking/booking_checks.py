@@ -105,9 +105,15 @@ def _quota_active(_ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
 def _nodes(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:
     if around.gpu_type is None:
         return "nodes", Fault(N_("The cluster has no nodes of this kind at the moment."))
-    if 1 <= ask.nodes <= around.gpu_type.nodes:
+    most, awaited = around.gpu_type.nodes, around.gpu_type.awaited
+    if 1 <= ask.nodes <= most:
         return None
-    return "nodes", Fault(N_("Choose between 1 and %(most)s nodes."), {"most": around.gpu_type.nodes})
+    if not awaited:
+        return "nodes", Fault(N_("Choose between 1 and %(most)s nodes."), {"most": most})
+    return "nodes", Fault(
+        N_("Choose between 1 and %(most)s nodes; %(awaited)s of them are announced and have not joined yet."),
+        {"most": most, "awaited": awaited},
+    )
 
 
 def _gpus(ask: Ask, around: Circumstances) -> tuple[str, Fault] | None:

@@ -27,7 +27,7 @@ from allocator.models import (
     RepairCause,
     RoleGrant,
 )
-from allocator.states import OPEN_REPAIRS, OutageState, RepairState, move
+from allocator.states import OPEN_REPAIRS, OutageState, RepairState
 from allocator.upkeep import repairs
 from allocator.upkeep.mending import Loss
 from allocator.upkeep.repair_inputs import affected
@@ -65,18 +65,20 @@ def _mend(
     same = latest is not None and set(names) <= set(latest.details["nodes"])
     known = _until(latest) if latest is not None and same else None
     until = known if known is not None and known > now + THINK_AGAIN else repairs.default_until(now)
+    guess = until != known or latest is None or latest.details.get("until_is_guess", True)
     losses = [Loss(node.id, now, until) for node in failed]
     hit = affected(session, losses, now)
     if latest is not None and same and hit and _still_holds(latest, hit, until == known):
         return False
-    if latest is not None and open_:
-        _withdraw(latest, now)
+    old = latest if open_ else None
     if not hit:
+        _withdraw(session, old, None, now)
         return False
-    details = {"nodes": names, "until": until.isoformat()}
+    details = {"nodes": names, "until": until.isoformat(), "until_is_guess": guess}
     made = repairs.ask(
         session, SYSTEM, cluster, gpu_type, RepairCause.NODES_DOWN, losses, details=details, now=now
     )
+    _withdraw(session, old, made, now)
     # told once of nodes that stay away, or come and go: until somebody decides, or they should be back
     waits = latest is not None and latest.decided_by_id is None
     if not (same and waits and (open_ or (known is not None and known > now))):
@@ -107,10 +109,10 @@ def _until(repair: Repair) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def _withdraw(repair: Repair, now: datetime) -> None:
-    columns = {"decided_at": now, "version": repair.version + 1}
-    reason = N_("The nodes or the bookings on them have changed.")
-    move(repair, RepairState.DISCARDED, actor=SYSTEM, now=now, reason=reason, columns=columns)
+def _withdraw(session: Session, old: Repair | None, successor: Repair | None, now: datetime) -> None:
+    if old is not None:
+        reason = N_("The nodes or the bookings on them have changed.")
+        repairs.give_up(session, SYSTEM, old, reason, successor, now=now)
 
 
 def _failed(session: Session, cluster: Cluster, now: datetime, after: timedelta) -> Mapping[str, list[Node]]:

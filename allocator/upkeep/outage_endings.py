@@ -17,10 +17,9 @@ from allocator.locks import hold
 from allocator.models import Booking, BookingMove, NodeSlot, Outage, Quota, Repair
 from allocator.policy import BookingRules
 from allocator.reasons import given
-from allocator.states import BookingState, MoveState, OutageState, RepairState, move
-from allocator.upkeep import outage_queries
+from allocator.states import BookingState, MoveState, OutageState, move
+from allocator.upkeep import outage_queries, repairs
 from allocator.upkeep.outage_checks import OVER, STALE
-from config.i18n import N_
 
 
 def call_off(
@@ -47,7 +46,8 @@ def call_off(
     columns: dict[str, object] = {"version": outage.version + 1}
     target = OutageState.CANCELLED
     if outage.state is OutageState.DRAFT:
-        forget_proposals(session, actor, outage, now)
+        for repair in outage_queries.proposals(session, outage):
+            repairs.give_up(session, actor, repair, why, now=now)
     elif outage.starts_at < now < outage.ends_at:
         target, columns["ends_at"] = OutageState.ENDED, _free(session, outage, now)
     elif outage.ends_at <= now:
@@ -105,11 +105,3 @@ def _free(session: Session, outage: Outage, now: datetime) -> datetime:
     session.execute(delete(NodeSlot).where(mine, NodeSlot.starts_at >= moment))
     session.execute(update(NodeSlot).where(mine, NodeSlot.ends_at > moment).values(ends_at=moment))
     return moment
-
-
-def forget_proposals(session: Session, actor: Actor, outage: Outage, now: datetime) -> None:
-    """Give up what is proposed for a draft, or still being worked out."""
-    for repair in outage_queries.proposals(session, outage):
-        columns = {"decided_by_id": actor.person_id, "decided_at": now, "version": repair.version + 1}
-        reason = N_("It was worked out again.")
-        move(repair, RepairState.DISCARDED, actor=actor, now=now, reason=reason, columns=columns)

@@ -34,7 +34,7 @@ from allocator.states import OutageState, move
 from allocator.upkeep import outage_queries, repair_steps, repairs
 from allocator.upkeep.mending import Loss
 from allocator.upkeep.outage_checks import OVER, STALE, TAKEN, OutagePlan, checked, others
-from allocator.upkeep.outage_endings import call_off, forget_proposals
+from allocator.upkeep.outage_endings import call_off
 from allocator.upkeep.repair_inputs import LIVE, affected, has_begun, is_tied
 from allocator.upkeep.repair_steps import Why
 from config.i18n import N_
@@ -130,13 +130,17 @@ def prepare(session: Session, actor: Actor, outage: Outage, *, now: datetime) ->
     require(actor, Action.CLUSTER_CHANGE)
     if outage.state is not OutageState.DRAFT:
         raise WrongState(NO_DRAFT, {"state": outage.state.value})
-    forget_proposals(session, actor, outage, now)
-    return [
-        repairs.ask(
+    older = outage_queries.proposals(session, outage)
+    made = {
+        gpu_type: repairs.ask(
             session, actor, outage.cluster, gpu_type, RepairCause.OUTAGE, losses, outage=outage, now=now
         )
         for gpu_type, losses in _losses(outage)
-    ]
+    }
+    for repair in older:
+        reason = N_("It was worked out again.")
+        repairs.give_up(session, actor, repair, reason, made.get(repair.gpu_type), now=now)
+    return list(made.values())
 
 
 def _losses(outage: Outage) -> list[tuple[str, list[Loss]]]:

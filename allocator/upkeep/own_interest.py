@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session, joinedload, selectinload
@@ -25,17 +25,26 @@ NOBODY = N_(
 
 def refuse(session: Session, actor: Actor, repair: Repair) -> None:
     """Raises Forbidden, with who can do it instead, if a booking that is at stake is the actor's own."""
-    quotas = _at_stake(session, repair)
+    if why := refusal(session, actor, [repair]):
+        raise Forbidden(why)
+
+
+def refusal(session: Session, actor: Actor, repairs: Iterable[Repair]) -> str:
+    """Why the actor may carry none of these out, and who can do it instead; empty if nothing is their own."""
+    quotas = _at_stake(session, repairs)
     if may(actor, Action.REPAIR_APPLY, quotas):
-        return
-    raise Forbidden(ANOTHER if _somebody_else(session, actor, quotas) else NOBODY)
+        return ""
+    return ANOTHER if _somebody_else(session, actor, quotas) else NOBODY
 
 
-def _at_stake(session: Session, repair: Repair) -> Sequence[Quota]:
+def _at_stake(session: Session, repairs: Iterable[Repair]) -> Sequence[Quota]:
     """Whose bookings lose GPUs, or another time by any of the variants: choosing one decides on all."""
-    changes = [change for variant in variants_of(repair).values() for change in variant.changes]
-    numbers = {change.booking_id for change in changes if change.kind is not ChangeKind.REBIND}
-    ids = select(Booking.quota_id).where(Booking.id.in_(numbers | affected_of(repair).keys()))
+    numbers: set[int] = set()
+    for repair in repairs:
+        changes = [change for variant in variants_of(repair).values() for change in variant.changes]
+        numbers |= {change.booking_id for change in changes if change.kind is not ChangeKind.REBIND}
+        numbers |= affected_of(repair).keys()
+    ids = select(Booking.quota_id).where(Booking.id.in_(numbers))
     return session.scalars(
         select(Quota)
         .where(Quota.id.in_(ids))

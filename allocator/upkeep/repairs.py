@@ -38,7 +38,7 @@ CHANGED = N_("The bookings have changed since this repair was worked out. Have i
 BELONGS = N_("This repair belongs to an outage: change, publish or give up that.")
 NOT_YET = N_("Whom it moves is still being worked out. It takes a moment; decide when it is there.")
 # Of the details, what was said when it was asked for; the rest was found since.
-KEPT = ("nodes", "until", "leaves_at")
+KEPT = ("nodes", "until", "until_is_guess", "leaves_at")
 NOT_AT_ALL = N_("Whom it moves could not be worked out. Have it worked out again first.")
 
 
@@ -81,15 +81,17 @@ def again(
     until: datetime | None = None,
     now: datetime,
 ) -> Repair:
-    """Give this one up and ask for one by what is booked now; ``until``: when failed nodes come back."""
+    """Replace this one by one for what is booked now; ``until``: when failed nodes come back."""
     require(actor, Action.CLUSTER_CHANGE)
     losses = _losses_again(repair, until, now)
     details = {name: value for name, value in repair.details.items() if name in KEPT}
     if until is not None:
-        details["until"] = until.isoformat()
-    _give_up(session, actor, repair, expected_version, N_("It was worked out again."), now)
+        details.update(until=until.isoformat(), until_is_guess=False)
+    take(session, repair, expected_version)
     cluster, gpu_type = repair.cluster, repair.gpu_type
-    return ask(session, actor, cluster, gpu_type, repair.cause, losses, details=details, now=now)
+    made = ask(session, actor, cluster, gpu_type, repair.cause, losses, details=details, now=now)
+    give_up(session, actor, repair, N_("It was worked out again."), made, now=now)
+    return made
 
 
 def _losses_again(repair: Repair, until: datetime | None, now: datetime) -> list[Loss]:
@@ -114,15 +116,30 @@ def discard(
     """Give it up, worked out or not: the bookings stay as they are. Raises Invalid, Stale, WrongState."""
     require(actor, Action.CLUSTER_CHANGE)
     _refuse_outage(repair)
-    _give_up(session, actor, repair, expected_version, given(reason), now)
-
-
-def _give_up(
-    session: Session, actor: Actor, repair: Repair, expected_version: int, reason: str, now: datetime
-) -> None:
     take(session, repair, expected_version)
-    columns = {"decided_by_id": actor.person_id, "decided_at": now, "version": repair.version + 1}
-    move(repair, RepairState.DISCARDED, actor=actor, now=now, reason=reason, columns=columns)
+    give_up(session, actor, repair, given(reason), now=now)
+
+
+def give_up(
+    session: Session,
+    actor: Actor,
+    repair: Repair,
+    reason: str,
+    successor: Repair | None = None,
+    *,
+    now: datetime,
+) -> None:
+    """For whoever holds it; ``successor`` is asked for already, and takes its place."""
+    columns: dict[str, object] = {
+        "decided_by_id": actor.person_id,
+        "decided_at": now,
+        "version": repair.version + 1,
+    }
+    after = {}
+    if successor is not None:
+        after["replaced_by"] = successor.id
+        columns["details"] = {**repair.details, **after}
+    move(repair, RepairState.DISCARDED, actor=actor, now=now, reason=reason, columns=columns, **after)
 
 
 def take(session: Session, repair: Repair, expected_version: int) -> None:

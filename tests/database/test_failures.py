@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from allocator import capacity
 from allocator.actors import Actor, Role
-from allocator.models import Node, NodeState, OutageKind, OutboxItem, Quota, Repair
+from allocator.models import Event, Node, NodeState, OutageKind, OutboxItem, Quota, Repair
 from allocator.policy import load_policy
 from allocator.states import RepairState
 from allocator.upkeep import outages, phases, repair_steps, repairs
@@ -166,3 +166,38 @@ def test_an_announced_node_that_is_late_is_told_before_its_bookings_begin(
     see(session, quota, NOW + 10 * DAY - HOUR)
     assert watch(session, quota, NOW + 10 * DAY - HOUR) == 0
     assert session.scalars(select(Repair.state)).all() == [RepairState.DISCARDED]
+
+
+def test_what_is_replaced_names_its_successor(session: Session, quota: Quota) -> None:
+    first, second = nodes_of(quota)[:2]
+    for node in (first, second):
+        factories.booking(session, quota, on=[node], starts_at=NOW + 12 * HOUR, hours=6)
+    fail(session, quota, NOW, first)
+    old = proposed(session)
+    assert old.details["until_is_guess"]
+    fail(session, quota, NOW + HOUR, first, second)
+    session.refresh(old)
+    assert old.state is RepairState.DISCARDED
+    assert old.details["replaced_by"] == proposed(session).id
+    event = session.scalars(select(Event).where(Event.kind == "repair.discarded")).one()
+    assert event.after["replaced_by"] == proposed(session).id
+
+
+def test_a_date_that_a_person_set_is_no_guess_and_stays_theirs(
+    session: Session, quota: Quota, operator: Actor
+) -> None:
+    node = nodes_of(quota)[0]
+    factories.booking(session, quota, on=[node], starts_at=NOW + 12 * HOUR, hours=6)
+    fail(session, quota, NOW, node)
+    old = proposed(session)
+    back = NOW + 3 * DAY
+    new = upkeep.again(
+        session, operator, old, expected_version=old.version, until=back, rules=RULES, now=NOW + HOUR
+    )
+    assert new.details["until_is_guess"] is False
+    # another booking there has it worked out again; nobody has taken the date back
+    factories.booking(session, quota, on=[node], starts_at=NOW + 30 * HOUR, hours=6)
+    assert watch(session, quota, NOW + 2 * HOUR) == 1
+    latest = proposed(session)
+    assert latest.id != new.id
+    assert (latest.details["until"], latest.details["until_is_guess"]) == (back.isoformat(), False)

@@ -10,7 +10,8 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import select
 
-from allocator.actors import Role
+from allocator.accounts import administration
+from allocator.actors import SYSTEM, Role
 from allocator.models import (
     Booking,
     BookingMove,
@@ -216,7 +217,7 @@ def test_a_repair_is_given_up_before_it_is_worked_out(world: World) -> None:
     done = submit(world.operator, f"{address}/discard", {"reason": "They stay."})
     assert done.status_code == 303
     text = text_of(world.operator.get(address))
-    assert "It was given up before it was worked out." in text
+    assert "It had not been worked out by then." in text
     assert "Nothing is booked" not in text
 
 
@@ -235,7 +236,11 @@ def test_another_date_works_it_out_again(world: World) -> None:
     assert made.status_code == 303, text_of(made)
     assert made.location != address
     assert "Expected back on" in text_of(world.operator.get(made.location))
-    assert "Given up" in text_of(world.operator.get(address))
+    replaced = text_of(world.operator.get(address))
+    assert "Replaced by repair " + made.location.rpartition("/")[2] in replaced
+    assert "Given up" not in replaced
+    assert "nobody has said when" in replaced
+    assert "Replaced" in text_of(world.operator.get("/repairs"))
 
 
 def test_leaving_the_bookings_as_they_are(world: World) -> None:
@@ -244,6 +249,24 @@ def test_leaving_the_bookings_as_they_are(world: World) -> None:
     assert done.status_code == 303
     with world.site.data() as data:
         assert data.get_one(Repair, world.ids["repair"]).state is RepairState.DISCARDED
+    text = text_of(world.operator.get(address))
+    assert "Given up" in text
+    assert "Replaced" not in text
+
+
+def test_who_is_touched_reads_that_another_operator_has_to_do_it(world: World) -> None:
+    with world.site.data() as data:
+        owner = data.get_one(BookingMove, world.ids["move"]).booking.booked_by
+        administration.grant_role(data, SYSTEM, owner, Role.OPERATOR, now=utcnow())
+    for path in ("/outages/{outage}", "/repairs/{repair}"):
+        own, others = (
+            world.owner.get(path.format(**world.ids)),
+            world.operator.get(path.format(**world.ids)),
+        )
+        assert "another operator has to do it" in text_of(own)
+        assert "variant=" not in own.text
+        assert "another operator has to do it" not in text_of(others)
+        assert "variant=" in others.text
 
 
 def test_who_was_moved_agrees(world: World) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from flask_babel import gettext
 
 from allocator.history import Change
 from allocator.models import Outage, OutageKind, Repair
+from allocator.states import RepairState
 from allocator.upkeep.node_names import fold
 from config.i18n import N_
-from web.states import Happening
+from web.states import FACES, Happening
 
 KINDS = {OutageKind.MAINTENANCE: N_("Maintenance"), OutageKind.OUTAGE: N_("Outage")}
 EVENTS = {
@@ -24,7 +26,7 @@ EVENTS = {
     "repair.failed": (N_("Could not be worked out"), "bad"),
     "repair.proposed": (N_("Proposed"), "waiting"),
     "repair.applied": (N_("Applied"), "good"),
-    "repair.discarded": (N_("Given up"), "ended"),
+    "repair.discarded": (N_("Given up or replaced"), "ended"),
     "cluster.frozen": (N_("Frozen"), "attention"),
     "cluster.unfrozen": (N_("No longer frozen"), "good"),
     "cluster.nodes_announced": (N_("Nodes were announced"), "good"),
@@ -58,8 +60,24 @@ def timeline(changes: Iterable[Change]) -> list[Happening]:
 
 def _happening(change: Change) -> Happening:
     label, tone = EVENTS.get(change.kind, (change.kind, "neutral"))
+    if change.kind == "repair.discarded":
+        label, tone = FACES[discarded(change.after, change.by is not None)]
     who = change.by or gettext("Kezek itself")
     return Happening(gettext(label), change.at, who, gettext(change.reason) if change.reason else "", tone)
+
+
+def repair_state(repair: Repair) -> str:
+    """The state that a repair is shown in: one that was discarded says whether anybody gave it up."""
+    if repair.state is not RepairState.DISCARDED:
+        return repair.state.value
+    return discarded(repair.details, repair.decided_by_id is not None)
+
+
+def discarded(facts: Mapping[str, Any], by_a_person: bool) -> str:
+    """What became of a repair that was discarded, by its details or its event."""
+    if facts.get("replaced_by"):
+        return "replaced"
+    return RepairState.DISCARDED.value if by_a_person else "unneeded"
 
 
 def expected_until(repair: Repair) -> datetime | None:

@@ -13,7 +13,7 @@ from allocator.authorization import Action, may, require
 from allocator.errors import Conflict, Invalid
 from allocator.models import Cluster, Outage, OutageKind, Repair
 from allocator.states import OutageState
-from allocator.upkeep import node_names, outage_queries, outages, repairs
+from allocator.upkeep import node_names, outage_queries, outages, own_interest, repairs
 from config.clock import utcnow
 from web import (
     once,
@@ -119,6 +119,8 @@ def _show_page(outage: Outage, problem: str = "") -> str:
     form.version.data = outage.version
     found = outage_queries.proposals(db(), outage)
     unfinished = [repair for repair in found if words.is_unfinished(repair)]
+    may_change, draft = may(current_actor(), Action.CLUSTER_CHANGE), outage.state is OutageState.DRAFT
+    asks = may_change and draft and not unfinished
     return render_template(
         "outages/show.html",
         outage=outage,
@@ -131,8 +133,9 @@ def _show_page(outage: Outage, problem: str = "") -> str:
         outage_words=outage_words,
         form=form,
         problem=problem,
-        may_change=may(current_actor(), Action.CLUSTER_CHANGE),
-        draft=outage.state is OutageState.DRAFT,
+        may_change=may_change,
+        refusal=own_interest.refusal(db(), current_actor(), found) if asks else "",
+        draft=draft,
         live=outage.state in (OutageState.DRAFT, OutageState.PUBLISHED),
         happenings=outage_words.timeline(history.changes(db(), outage, limit=50)),
     )

@@ -13,7 +13,7 @@ from allocator.authorization import Action, may, require
 from allocator.errors import Conflict, Invalid
 from allocator.models import Repair, RepairCause
 from allocator.states import OPEN_REPAIRS
-from allocator.upkeep import repair_steps, repairs
+from allocator.upkeep import own_interest, repair_steps, repairs
 from config.clock import utcnow
 from web import (
     once,
@@ -58,7 +58,9 @@ def _show_page(repair: Repair, form: AgainForm | None = None, problem: str = "")
         form = AgainForm(formdata=None)
         form.version.data = repair.version
     open_ = repair.state in OPEN_REPAIRS
+    may_change = open_ and may(current_actor(), Action.CLUSTER_CHANGE)
     unfinished = [repair] if words.is_unfinished(repair) else []
+    asks = may_change and not unfinished
     return render_template(
         "repairs/show.html",
         repair=repair,
@@ -70,7 +72,8 @@ def _show_page(repair: Repair, form: AgainForm | None = None, problem: str = "")
         outage_words=outage_words,
         form=form,
         problem=problem,
-        may_change=open_ and may(current_actor(), Action.CLUSTER_CHANGE),
+        may_change=may_change,
+        refusal=own_interest.refusal(db(), current_actor(), [repair]) if asks else "",
         failed=repair.cause is RepairCause.NODES_DOWN,
         happenings=outage_words.timeline(history.changes(db(), repair, limit=50)),
     )
