@@ -79,7 +79,8 @@ def sign_in(client: FlaskClient, person: Person) -> int:
 def text_of(response: TestResponse) -> str:
     """The page as a reader sees it, near enough: no tags, single spaces."""
     body = re.sub(r"<(script|style|svg)\b.*?</\1>", " ", response.text, flags=re.DOTALL)
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
+    whole = body.replace("<wbr>", "")  # where a word may break, it has no space
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", whole)).split())
 
 
 def hidden_fields(response: TestResponse) -> dict[str, str]:

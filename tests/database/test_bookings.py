@@ -374,3 +374,15 @@ def test_every_letter_about_a_booking_can_be_read(
         assert str(booking.id) in subject
         assert f"https://kezek.kz/bookings/{booking.id}" in body
         assert "%(" not in subject + body
+
+
+def test_the_limit_of_nodes_says_how_many_are_only_announced(
+    session: Session, actor: Actor, quota: Quota
+) -> None:
+    node = quota.cluster.nodes[0]
+    node.state, node.joins_at = NodeState.EXPECTED, NOW + timedelta(days=9)
+    with pytest.raises(Invalid) as refused:
+        book(session, actor, quota, ask(nodes=5))
+    (fault,) = refused.value.fields["nodes"]
+    assert fault.message.startswith("Choose between 1 and %(most)s nodes; %(awaited)s of them are announced")
+    assert fault.details == {"most": 4, "awaited": 1}

@@ -147,6 +147,7 @@ def test_an_offer_is_taken_where_it_stands(scene: Scene) -> None:
     assert scene.browser.get("/bookings/1").location == path
     page = scene.browser.get(path)
     assert "An offer for you" in text_of(page)
+    assert page.text.count('class="facts"') == 1
     done = scene.browser.post(f"{path}/accept", data=hidden_fields(page))
     assert done.location == "/bookings/1"
     with scene.site.data() as data:
