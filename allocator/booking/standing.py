@@ -23,6 +23,7 @@ from allocator.upkeep.mending import Claim
 from config.i18n import N_
 
 MOST_LINKED = 50  # behind more who want days like its own nobody can say when; a page has to be there at once
+MOST_LOOKS = 8_000  # and so with so many nodes for each of them: only the rank is told then
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,10 @@ def standing(session: Session, entry: WaitlistEntry, *, rules: BookingRules, now
     linked = _linked(ordered[: place + 1], entry, rules)
     if len(linked) > MOST_LINKED:
         return Standing(rank, of, expected_at=None)
-    stands = line.stand(_picture(session, cluster, linked, rules, now))
+    picture = _picture(session, cluster, linked, rules, now)
+    if len(linked) * len(picture.nodes) > MOST_LOOKS:
+        return Standing(rank, of, expected_at=None)
+    stands = line.stand(picture)
     return _standing(stands, rank, of, now + rules.max_ahead)
 
 
