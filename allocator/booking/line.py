@@ -20,6 +20,11 @@ from allocator.booking.windows import NodeHeld, Place, free_during, free_starts,
 from allocator.sqltime import Window
 from allocator.upkeep.mending import Board, Claim
 
+# How many nodes are looked at to find one who waits a place beside those who are first, and all of a line.
+# At the end of them it is not offered anything this time: that harms nobody first, and a page and a round of
+# the scheduler have to end. Counted, not timed: the same picture always gives the same answer.
+LOOKS, MOST_LOOKS = 10_000, 40_000
+
 
 class Turn(Enum):
     """What somebody who waits can hope for."""
@@ -78,14 +83,18 @@ class _Line:
 
     def __init__(self, picture: Picture, claims: Sequence[Claim]) -> None:
         self._picture = picture
-        firm = [claim for claim in claims if claim.id not in picture.offered]
-        self._board, self._later, self._dates = (
-            Board(picture.nodes, those, picture.whole, picture.grid) for those in (claims, firm, firm)
-        )
+        self._board = Board(picture.nodes, claims, picture.whole, picture.grid)
+        self._later = self._board.copy()
+        for claim in claims:
+            if claim.id in picture.offered:
+                self._later.take(claim)
+        self._dates = self._later.copy()
         self._waits: list[Claim] = []
         self._kept: dict[int, Claim] = {}
         self._behind: dict[int, list[Claim]] = {}  # what got a place after somebody who is kept one
         self._together: set[int] = set()
+        self._nodes = len(picture.nodes)
+        self.looks = 0  # at nodes, for places beside those who are first
 
     def add(self, claim: Claim, given: Claim | None = None) -> Stand:
         first = not any(meet(claim, other) for other in self._waits)
@@ -161,17 +170,50 @@ class _Line:
         for one in kept:
             self._board.take(one)
             self._later.take(one)
-        useful = [self._useful(one) for one in kept]
+        found = self._harmless(claim, kept) if self.looks < MOST_LOOKS else None
+        if found is None:
+            self._keep(kept, kept)
+        return found
+
+    def _harmless(self, claim: Claim, kept: Sequence[Claim]) -> Claim | None:
+        """The first of the tries that none of them minds; they have then got other places."""
         starts = self._open(self._board, claim, claim.last)
-        for start in keeping.moments(self._board, claim, starts, self._picture, kept) if starts else []:
-            for found in self._choices(claim, start, useful):
-                again = [self._again(one, found) for one in kept]
-                moved = [one for one in again if one is not None]
-                if len(moved) == len(kept):
-                    self._keep(moved, kept)
+        if not starts:
+            return None
+        useful = [self._useful(one) for one in kept]
+        spare = {
+            one.id: keeping.Spare(self._board, one, self._picture) for one in kept if one.id in self._together
+        }
+        # to whoever wants whole nodes all GPUs of a node are alike
+        alike = self._picture.whole or all(one.shape.nodes > 1 for one in kept)
+        most = min(self.looks + LOOKS, MOST_LOOKS)
+        for start in keeping.moments(self._board, claim, starts, self._picture, kept):
+            self.looks += self._nodes
+            for found in self._choices(claim, start, useful, alike):
+                if self.looks >= most:
+                    return None
+                again = self._all_again(kept, found, spare)
+                if again is not None:
+                    self._keep(again, kept)
                     return found
-        self._keep(kept, kept)
         return None
+
+    def _all_again(
+        self, kept: Sequence[Claim], beside: Claim, spare: Mapping[int, keeping.Spare]
+    ) -> list[Claim] | None:
+        """Their places with the other one there: at the same time, and as much of it free; or None."""
+        places: list[Claim] = []
+        for one in kept:
+            self.looks += 1 if one.id in spare else self._nodes
+            if one.id in spare:
+                again = spare[one.id].again(beside)
+            else:
+                with self._all_say_yes(one, beside):
+                    again = self._later.at(one, one.starts_at)
+            if again is None:
+                return None
+            places.append(again)
+        return places
 
     def _keep(self, places: Sequence[Claim], before: Sequence[Claim]) -> None:
         for one in before:
@@ -193,13 +235,6 @@ class _Line:
                 and any(b - a >= kept.shape.gpus for a, b in free_during(node, kept.starts_at, end).free)
             }
 
-    def _again(self, kept: Claim, beside: Claim) -> Claim | None:
-        """Its place with the other one there: at the same time, and as much of it free; or None."""
-        if kept.id in self._together:
-            return keeping.again(self._board, kept, beside, self._picture)
-        with self._all_say_yes(kept, beside):
-            return self._later.at(kept, kept.starts_at)
-
     @contextmanager
     def _all_say_yes(self, kept: Claim, *more: Claim) -> Iterator[None]:
         """Offers lapse for whoever stands behind, but who is first shall not have to hope for theirs."""
@@ -211,9 +246,9 @@ class _Line:
             self._later.take(one)
 
     def _choices(
-        self, claim: Claim, start: datetime, useful: Sequence[Mapping[int, float]]
+        self, claim: Claim, start: datetime, useful: Sequence[Mapping[int, float]], alike: bool
     ) -> Iterator[Claim]:
-        """The claim there, first on nodes that the others have no use for."""
+        """The claim there, first on nodes that the others have no use for; on ``alike`` GPUs once."""
         end = start + claim.length
         rows = [
             (sum(those.get(node.id, 0.0) for those in useful), node)
@@ -231,9 +266,12 @@ class _Line:
             found = self._board.at(claim, start, chosen)
             yield from [found] if found else []
             return
+        tried: set[int] = set()
         for node, low, high in gaps:
             for gpu in range(low, high - claim.shape.gpus + 1):
-                yield _placed(claim, start, node, gpu)
+                if not (alike and node.id in tried):
+                    tried.add(node.id)
+                    yield _placed(claim, start, node, gpu)
 
 
 def _placed(claim: Claim, start: datetime, node: NodeHeld, gpu: int) -> Claim:

@@ -22,6 +22,9 @@ from allocator.states import BookingState, WaitlistState
 from allocator.upkeep.mending import Claim
 from config.i18n import N_
 
+MOST_LINKED = 50  # behind more who want days like its own nobody can say when; a page has to be there at once
+MOST_LOOKS = 8_000  # and so with so many nodes for each of them: only the rank is told then
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -50,11 +53,31 @@ def standing(session: Session, entry: WaitlistEntry, *, rules: BookingRules, now
     everybody = queue if entry in queue else [*queue, entry]
     ordered = waitlist.in_order(session, cluster, entry.gpu_type, everybody)
     place = ordered.index(entry)
-    # those behind it make no difference to it
-    stands = line.stand(_picture(session, cluster, ordered[: place + 1], rules, now))
     rank = 1 + sum(waits_for_same(entry, other) for other in ordered[:place])
     of = rank + sum(waits_for_same(entry, other) for other in ordered[place + 1 :])
+    # those behind it make no difference to it, nor those whose days have nothing to do with its own
+    linked = _linked(ordered[: place + 1], entry, rules)
+    if len(linked) > MOST_LINKED:
+        return Standing(rank, of, expected_at=None)
+    picture = _picture(session, cluster, linked, rules, now)
+    if len(linked) * len(picture.nodes) > MOST_LOOKS:
+        return Standing(rank, of, expected_at=None)
+    stands = line.stand(picture)
     return _standing(stands, rank, of, now + rules.max_ahead)
+
+
+def _linked(entries: Sequence[WaitlistEntry], own: WaitlistEntry, rules: BookingRules) -> list[WaitlistEntry]:
+    """Its own and those whose place can matter for it, be it through the days of others; in their order."""
+    linked: set[int] = set()
+    until = own.earliest_at
+    for one in sorted(entries, key=lambda one: one.earliest_at):
+        if linked and one.earliest_at > until + rules.cleaning:
+            if own.id in linked:
+                break
+            linked = set()
+        until = max(until, one.latest_at) if linked else one.latest_at
+        linked.add(one.id)
+    return [one for one in entries if one.id in linked]
 
 
 def _picture(
@@ -69,9 +92,11 @@ def _picture(
         for one in offered
         for place in one.places
     }
-    firm = [
-        replace(node, held=tuple(one for one in node.held if (node.id, one) not in theirs)) for node in nodes
-    ]
+    firm = nodes
+    if theirs:
+        firm = [
+            replace(node, held=tuple(o for o in node.held if (node.id, o) not in theirs)) for node in nodes
+        ]
     return planning.picture_of(session, cluster, entries, firm, offered, rules=rules, now=now)
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 GRID = timedelta(minutes=1)  # reservations begin and last in whole minutes (so does Slurm's own arithmetic)
 
@@ -245,6 +246,7 @@ def nearest_before(
     return max(candidates, default=None)
 
 
+@lru_cache(maxsize=16_384)
 def natural(name: str) -> tuple[tuple[int, str], ...]:
     """Order of names in which gpu2 stands before gpu10."""
     return tuple((int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name))

@@ -67,12 +67,18 @@ class _Taken:
     """What is taken of one node, in order of its beginning: most questions are about a few days of eighty."""
 
     def __init__(self, held: Iterable[Held]) -> None:
-        self._starts: list[datetime] = []
-        self._held: list[tuple[Held, int]] = []
-        self._always: list[tuple[Held, int]] = []
-        self._longest = timedelta()
-        for one in held:
-            self.add(one, 0)
+        every = sorted(held, key=lambda one: one.starts_at)
+        own = [one for one in every if one.ends_at - one.starts_at <= LONG]
+        self._starts = [one.starts_at for one in own]
+        self._held = [(one, 0) for one in own]
+        self._always = [(one, 0) for one in every if one.ends_at - one.starts_at > LONG]
+        self._longest = max((one.ends_at - one.starts_at for one in own), default=timedelta())
+
+    def copy(self) -> _Taken:
+        other = _Taken(())
+        other._starts, other._held, other._always = self._starts[:], self._held[:], self._always[:]
+        other._longest = self._longest
+        return other
 
     def add(self, held: Held, who: int) -> None:
         length = held.ends_at - held.starts_at
@@ -107,6 +113,13 @@ class Board:
         self.claims: dict[int, Claim] = {}
         for claim in claims:
             self.put(claim)
+
+    def copy(self) -> Board:
+        """Another one on which the same is taken."""
+        other = Board((), (), self._whole, self._grid)
+        other._nodes, other.claims = self._nodes, dict(self.claims)
+        other._held = {number: taken.copy() for number, taken in self._held.items()}
+        return other
 
     def put(self, claim: Claim) -> None:
         self.claims[claim.id] = claim

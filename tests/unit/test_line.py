@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from allocator.booking import line, plan_search
+from allocator.booking import keeping, line, plan_search
 from allocator.booking.line import Stand, Turn
 from allocator.booking.line_limits import Limits
 from allocator.booking.planning import Picture
@@ -287,3 +288,52 @@ def test_the_first_gets_its_time_though_others_are_worth_more(seed: int) -> None
     first, other = wish(1, 1, GPUS, 3, until=6), wish(2, 3, GPUS, 5, until=6)
     found = plan_search.solve(picture([loose], [first, other]), seconds=0.3, seed=seed)
     assert first.id in [claim.id for claim in found.admitted]
+
+
+def large_cluster(nodes: int, waiting: int) -> Picture:
+    """A day is taken of each node, and whoever is first wants them all at once; the others one GPU of one."""
+    names = [NodeHeld(n, f"n{n}", 8) for n in range(nodes)]
+    claims = []
+    for node in names:
+        begin = at(node.id * 7 % 140)
+        place = Place(node.id, node.name, 0, 8)
+        end = begin + 24 * HOUR
+        claims.append(Claim(node.id + 1, 1, Shape(1, 8), begin, end, (place,), begin, begin - HOUR))
+    wishes = [wish(2 + n, 1, 1, 24, until=168) for n in range(waiting)]
+    seen = picture(claims, [wish(1, nodes, 8, 168, until=168), *wishes], keep=0)
+    return replace(seen, nodes=tuple(names))
+
+
+@pytest.mark.parametrize(("nodes", "waiting"), [(24, 1), (64, 8)])
+def test_places_beside_the_first_are_looked_for_within_bounds(
+    nodes: int, waiting: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = Counter[int]()
+    again = keeping.Spare.again
+
+    def counted(self: keeping.Spare, beside: Claim) -> Claim | None:
+        tries[beside.id] += 1
+        return again(self, beside)
+
+    monkeypatch.setattr(keeping.Spare, "again", counted)
+    stands = line.stand(large_cluster(nodes, waiting))
+    assert [one.turn for one in stands] == [Turn.TOGETHER, *[Turn.UNKNOWN] * waiting]
+    # the GPUs of a node are alike to the first: each node is tried once at each start
+    assert 0 < max(tries.values()) <= min(line.LOOKS, keeping.MOST_MOMENTS * nodes)
+    assert sum(tries.values()) <= line.MOST_LOOKS
+
+
+def test_at_the_end_of_the_looks_nothing_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could be had without harm is left for another round, and whoever is first keeps its place."""
+    taken_hours = [
+        booked(1, 5, 1, (1, 0, GPUS)),
+        booked(2, 4, 1, (2, 0, GPUS)),
+        booked(3, 0, 9, (3, 0, GPUS)),
+    ]
+    seen = picture(taken_hours, [wish(1, 1, GPUS, 9), wish(2, 1, 1, 5)], keep=0)
+    before = line.stand(seen)
+    monkeypatch.setattr(line, "MOST_LOOKS", 0)
+    after = line.stand(seen)
+    assert [one.turn for one in before] == [Turn.TOGETHER, Turn.NOW]
+    assert [one.turn for one in after] == [Turn.TOGETHER, Turn.UNKNOWN]
+    assert after[0] == before[0]
