@@ -199,8 +199,8 @@ def _check_places(session: Session, world: World, found: Answer) -> None:
         )
     )
     held: dict[int, list[tuple[int | None, Held]]] = {}
-    for booking_id, node_id, *window in rows:
-        held.setdefault(node_id, []).append((booking_id, Held(*window)))
+    for booking_id, node_id, gpu_from, gpu_to, starts_at, ends_at in rows:
+        held.setdefault(node_id, []).append((booking_id, Held(gpu_from, gpu_to, starts_at, ends_at)))
     for variant in found.variants.values():
         movers = {change.booking_id for change in variant.changes}
         for change in variant.changes:

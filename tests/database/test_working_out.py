@@ -322,7 +322,7 @@ def test_an_answer_and_a_change_of_the_draft_never_wait_for_each_other(
         assert task is not None
         world = working_out.read(session, task, rules=RULES)
     found = working_out.answer(world, task, lambda step, percent: None)
-    held, done, move = Flag(), Flag(), working_out.move
+    held, done, move = Flag(), Flag(), vars(working_out)["move"]
 
     def slow(*args: Any, **kwargs: Any) -> None:
         held.set()
