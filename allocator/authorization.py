@@ -148,8 +148,8 @@ def _answers_move(actor: Actor, booking: Booking) -> bool:
 
 
 def _places_booking(actor: Actor, booking: Booking) -> bool:
-    """An operator, but never in one's own interest (R-22)."""
-    return Role.OPERATOR in actor.roles and not _belongs_to_quota(actor, booking.quota)
+    """An operator, but never what is one's own, one's organisation's or one's team's (R-22)."""
+    return _adjusts_share(actor, booking.quota)
 
 
 def _adjusts_share(actor: Actor, quota: Quota) -> bool:

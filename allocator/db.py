@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 
 # Half of a web worker's time: SQLite's waiting is not fair, and among twenty the unlucky one waits long.
@@ -55,6 +56,14 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
     connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def is_passing(error: DBAPIError) -> bool:
+    """Whether the same may well work a moment later: a deadlock, a lost connection, another writer."""
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    # connection, rollback (deadlocks), no resources, stopped by an operator; SQLite has only words
+    passing = state[:2] in ("08", "40", "53", "57") or state == "55P03"
+    return error.connection_invalidated or passing or "database is locked" in str(error.orig)
 
 
 class Database:

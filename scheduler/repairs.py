@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from time import monotonic
 
 from sqlalchemy.exc import DBAPIError
 
-from allocator.db import Database
+from allocator.db import Database, is_passing
 from allocator.errors import Stale
 from allocator.models import RepairStep
 from allocator.policy import BookingRules
@@ -45,7 +46,10 @@ def work_out(
         return {"worked_out": _work_out(database, task, rules, _Notes(database, task, go_on, alive))}
     except (Stopped, Stale):  # given up by somebody, or the bookings have changed and it waits on
         return {"worked_out": 0, "cut_off": 1}
-    except DBAPIError:  # nothing is wrong with the repair: the next round begins it again
+    except DBAPIError as error:  # the next round begins it again
+        if is_passing(error):  # and nothing is wrong with the repair
+            with suppress(DBAPIError), database.transaction() as session:
+                working_out.uncount(session, task)
         raise
     except Exception as error:
         with database.transaction() as session:

@@ -37,6 +37,9 @@ from config.i18n import N_
 MOMENT = timedelta(minutes=2)
 # So long before the nodes were expected back one must think again.
 THINK_AGAIN = timedelta(hours=6)
+# So long after it was asked for, one that could not be worked out is asked for once more: what was wrong may
+# be over (no memory, a restart), and what is not does not fill the record of events.
+TRY_AGAIN = timedelta(minutes=15)
 FAILED = (NodeState.DOWN, NodeState.DRAINED, NodeState.GONE)
 
 
@@ -68,7 +71,7 @@ def _mend(
     guess = until != known or latest is None or latest.details.get("until_is_guess", True)
     losses = [Loss(node.id, now, until) for node in failed]
     hit = affected(session, losses, now)
-    if latest is not None and same and hit and _still_holds(latest, hit, until == known):
+    if latest is not None and same and hit and _still_holds(latest, hit, until == known, now):
         return False
     old = latest if open_ else None
     if not hit:
@@ -86,10 +89,12 @@ def _mend(
     return True
 
 
-def _still_holds(latest: Repair, hit: Mapping[int, int], in_time: bool) -> bool:
+def _still_holds(latest: Repair, hit: Mapping[int, int], in_time: bool, now: datetime) -> bool:
     """Whether nothing needs to be thought over that the last repair of these nodes does not say."""
     if latest.state is RepairState.WAITING:  # it is going to be worked out by what is booked then
         return True
+    if latest.state is RepairState.FAILED and now >= latest.asked_at + TRY_AGAIN:
+        return False
     if latest.state in OPEN_REPAIRS:
         return hit == repairs.affected_of(latest)
     return in_time and hit.keys() <= _settled(latest)

@@ -65,6 +65,7 @@ def draft(
     require(actor, Action.CLUSTER_CHANGE)
     if actor.person_id is None:
         raise ValueError("an outage is planned by a person")
+    capacity.lock(session, cluster)  # before the first event: who works repairs out takes them in this order
     nodes = checked(session, cluster, plan, now)
     outage = Outage(
         cluster=cluster,
@@ -128,6 +129,7 @@ def _facts(outage: Outage) -> dict[str, object]:
 def prepare(session: Session, actor: Actor, outage: Outage, *, now: datetime) -> list[Repair]:
     """Have it worked out anew whom the draft would move: a repair for each GPU type among its nodes."""
     require(actor, Action.CLUSTER_CHANGE)
+    _hold(session, outage)
     if outage.state is not OutageState.DRAFT:
         raise WrongState(NO_DRAFT, {"state": outage.state.value})
     older = outage_queries.proposals(session, outage)
@@ -168,7 +170,6 @@ def publish(
     from its end on.
     """
     require(actor, Action.CLUSTER_CHANGE)
-    capacity.lock(session, outage.cluster)
     _take(session, outage, expected_version)
     if outage.ends_at <= now:
         raise WrongState(OVER)
@@ -274,8 +275,14 @@ def end_due(session: Session, now: datetime) -> int:
 
 
 def _take(session: Session, outage: Outage, expected_version: int) -> None:
-    hold(session, outage)
+    _hold(session, outage)
     if outage.state is not OutageState.DRAFT:
         raise WrongState(NO_DRAFT, {"state": outage.state.value})
     if outage.version != expected_version:
         raise Stale(STALE)
+
+
+def _hold(session: Session, outage: Outage) -> None:
+    """The cluster, the outage, and then its repairs: always in this order, or two wait for each other."""
+    capacity.lock(session, outage.cluster)
+    hold(session, outage)

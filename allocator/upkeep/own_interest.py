@@ -13,7 +13,7 @@ from allocator.authorization import Action, may
 from allocator.errors import Forbidden
 from allocator.models import Application, Booking, Person, Quota, Repair, RoleGrant
 from allocator.upkeep.mending import ChangeKind
-from allocator.upkeep.repairs import affected_of, variants_of
+from allocator.upkeep.repair_documents import affected_from_json, variants_from_json
 from config.i18n import N_
 
 ANOTHER = N_("This touches a booking of your own project or organisation: another operator has to do it.")
@@ -41,9 +41,11 @@ def _at_stake(session: Session, repairs: Iterable[Repair]) -> Sequence[Quota]:
     """Whose bookings lose GPUs, or another time by any of the variants: choosing one decides on all."""
     numbers: set[int] = set()
     for repair in repairs:
-        changes = [change for variant in variants_of(repair).values() for change in variant.changes]
+        changes = [
+            change for variant in variants_from_json(repair.variants).values() for change in variant.changes
+        ]
         numbers |= {change.booking_id for change in changes if change.kind is not ChangeKind.REBIND}
-        numbers |= affected_of(repair).keys()
+        numbers |= affected_from_json(repair.details["affected"]).keys()
     ids = select(Booking.quota_id).where(Booking.id.in_(numbers))
     return session.scalars(
         select(Quota)

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import Select, case, select
 from sqlalchemy.orm import Session, joinedload
 
-from allocator import events
+from allocator import capacity, events
 from allocator.actors import Actor
 from allocator.authorization import Action, require
 from allocator.capacity import FOREVER
@@ -23,6 +23,7 @@ from allocator.locks import hold
 from allocator.models import Booking, Cluster, Outage, Quota, Repair, RepairCause
 from allocator.reasons import given
 from allocator.states import OPEN_REPAIRS, RepairState, move
+from allocator.upkeep import own_interest
 from allocator.upkeep.mending import Loss, Variant
 from allocator.upkeep.repair_documents import (
     affected_from_json,
@@ -81,13 +82,18 @@ def again(
     until: datetime | None = None,
     now: datetime,
 ) -> Repair:
-    """Replace this one by one for what is booked now; ``until``: when failed nodes come back."""
+    """Replace this one by one for what is booked now; ``until``: when failed nodes come back.
+
+    Another date may take a booking out of the loss: raises Forbidden where one's own is at stake.
+    """
     require(actor, Action.CLUSTER_CHANGE)
     losses = _losses_again(repair, until, now)
     details = {name: value for name, value in repair.details.items() if name in KEPT}
     if until is not None:
         details.update(until=until.isoformat(), until_is_guess=False)
     take(session, repair, expected_version)
+    if until is not None:
+        own_interest.refuse(session, actor, repair)
     cluster, gpu_type = repair.cluster, repair.gpu_type
     made = ask(session, actor, cluster, gpu_type, repair.cause, losses, details=details, now=now)
     give_up(session, actor, repair, N_("It was worked out again."), made, now=now)
@@ -113,10 +119,14 @@ def _refuse_outage(repair: Repair) -> None:
 def discard(
     session: Session, actor: Actor, repair: Repair, *, reason: str, expected_version: int, now: datetime
 ) -> None:
-    """Give it up, worked out or not: the bookings stay as they are. Raises Invalid, Stale, WrongState."""
+    """Give it up, worked out or not: the bookings stay as they are. Raises Invalid, Stale, WrongState.
+
+    Or Forbidden: to leave a booking of one's own where it is would be a decision in one's own interest.
+    """
     require(actor, Action.CLUSTER_CHANGE)
     _refuse_outage(repair)
     take(session, repair, expected_version)
+    own_interest.refuse(session, actor, repair)
     give_up(session, actor, repair, given(reason), now=now)
 
 
@@ -143,7 +153,11 @@ def give_up(
 
 
 def take(session: Session, repair: Repair, expected_version: int) -> None:
-    """Hold an open repair until the commit. Raises Stale when it is not as the person saw it, WrongState."""
+    """Hold an open repair until the commit. Raises Stale when it is not as the person saw it, WrongState.
+
+    The cluster first: whoever watches the nodes gives repairs up with the chain of events in hand.
+    """
+    capacity.lock(session, repair.cluster)
     hold(session, repair)
     if repair.state not in OPEN_REPAIRS:
         raise WrongState(N_("This repair has been decided on already."), {"state": repair.state.value})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select, update
@@ -18,15 +18,15 @@ from sqlalchemy.orm import Session
 from allocator import capacity
 from allocator.actors import SYSTEM
 from allocator.booking.booking_checks import grid_of
-from allocator.booking.windows import Grid, NodeHeld
+from allocator.booking.windows import Grid, Held, NodeHeld, Place
 from allocator.errors import Stale
 from allocator.locks import hold
-from allocator.models import Booking, Repair, RepairStep
+from allocator.models import Booking, NodeSlot, Repair, RepairStep
 from allocator.planner.cache import is_warm
 from allocator.policy import BookingRules
 from allocator.states import RepairState, move
 from allocator.upkeep import repairs
-from allocator.upkeep.mending import Claim, Loss, Variant, mend
+from allocator.upkeep.mending import Change, Claim, Loss, Variant, mend
 from allocator.upkeep.mending_search import search, worth_it
 from allocator.upkeep.repair_documents import affected_to_json, variants_to_json
 from allocator.upkeep.repair_inputs import LIVE, affected, read_claims, read_nodes
@@ -102,6 +102,11 @@ def _note(session: Session, repair_id: int, attempt: int, **values: object) -> b
     return bool(session.execute(mine.values(**values)).rowcount == 1)  # type: ignore[attr-defined]
 
 
+def uncount(session: Session, task: Task) -> None:
+    """The attempt was cut off by the database, and says nothing about the repair: it waits on."""
+    _note(session, task.repair_id, task.attempt, attempts=task.attempt - 1, step=None, percent=None)
+
+
 def read(session: Session, task: Task, *, rules: BookingRules) -> World:
     """Read what the answer depends on, as it is now."""
     repair = session.get_one(Repair, task.repair_id)
@@ -162,7 +167,7 @@ def keep(session: Session, task: Task, world: World, found: Answer) -> None:
 
 
 def _check(session: Session, task: Task, world: World, found: Answer) -> None:
-    """The same bookings are hit, and whoever would be moved is as they were."""
+    """The same bookings are hit, whoever would be moved is as they were, and where they would go is free."""
     changes = {change.booking_id: change for one in found.variants.values() for change in one.changes}
     rows = session.execute(
         select(Booking.id, Booking.version).where(Booking.id.in_(changes), Booking.state.in_(LIVE))
@@ -171,6 +176,47 @@ def _check(session: Session, task: Task, world: World, found: Answer) -> None:
     known = {number: change.version for number, change in changes.items()}
     if versions != known or affected(session, task.losses, task.now) != world.hit:
         raise Stale(repairs.CHANGED)
+    _check_places(session, world, found)
+
+
+def _check_places(session: Session, world: World, found: Answer) -> None:
+    """Nobody has been put where one of the variants would move somebody else. One query."""
+    gaps = {claim.id: claim.gap for claim in world.claims}
+    moved = [change for one in found.variants.values() for change in one.changes if change.to_starts_at]
+    if not moved:
+        return
+    rows = session.execute(
+        select(
+            NodeSlot.booking_id,
+            NodeSlot.node_id,
+            NodeSlot.gpu_from,
+            NodeSlot.gpu_to,
+            NodeSlot.starts_at,
+            NodeSlot.ends_at,
+        ).where(
+            NodeSlot.node_id.in_({place.node_id for change in moved for place in change.places}),
+            NodeSlot.ends_at > min(change.to_starts_at for change in moved if change.to_starts_at),
+        )
+    )
+    held: dict[int, list[tuple[int | None, Held]]] = {}
+    for booking_id, node_id, gpu_from, gpu_to, starts_at, ends_at in rows:
+        held.setdefault(node_id, []).append((booking_id, Held(gpu_from, gpu_to, starts_at, ends_at)))
+    for variant in found.variants.values():
+        movers = {change.booking_id for change in variant.changes}
+        for change in variant.changes:
+            if any(
+                holder not in movers and _collide(slot, place, change, gaps[change.booking_id])
+                for place in change.places
+                for holder, slot in held.get(place.node_id, ())
+            ):
+                raise Stale(repairs.CHANGED)
+
+
+def _collide(slot: Held, place: Place, change: Change, gap: timedelta) -> bool:
+    if change.to_starts_at is None or change.to_ends_at is None:
+        return False
+    same_gpus = slot.gpu_from < place.gpu_to and slot.gpu_to > place.gpu_from
+    return same_gpus and slot.starts_at < change.to_ends_at + gap and slot.ends_at > change.to_starts_at
 
 
 def _counts(variant: Variant) -> dict[str, int]:
@@ -183,6 +229,7 @@ def _counts(variant: Variant) -> dict[str, int]:
 def fail(session: Session, task: Task, problem: str) -> None:
     """Give the attempt up for good: a person may ask again. Nothing happens when nobody waits for it."""
     repair = session.get_one(Repair, task.repair_id)
+    capacity.lock(session, repair.cluster)
     hold(session, repair)
     if repair.state is not RepairState.WAITING or repair.attempts > task.attempt:
         return

@@ -13,8 +13,8 @@ from allocator.actors import Actor, Role
 from allocator.models import Event, Node, NodeState, OutageKind, OutboxItem, Quota, Repair
 from allocator.policy import load_policy
 from allocator.states import RepairState
-from allocator.upkeep import outages, phases, repair_steps, repairs
-from allocator.upkeep.failures import MOMENT
+from allocator.upkeep import failures, outages, phases, repair_steps, repairs, working_out
+from allocator.upkeep.failures import MOMENT, TRY_AGAIN
 from allocator.upkeep.outages import OutagePlan
 from allocator.upkeep.phases import Announcement
 from tests import factories, upkeep
@@ -201,3 +201,19 @@ def test_a_date_that_a_person_set_is_no_guess_and_stays_theirs(
     latest = proposed(session)
     assert latest.id != new.id
     assert (latest.details["until"], latest.details["until_is_guess"]) == (back.isoformat(), False)
+
+
+def test_what_could_not_be_worked_out_is_tried_again_later(
+    session: Session, quota: Quota, operator: Actor
+) -> None:
+    node = nodes_of(quota)[0]
+    factories.booking(session, quota, on=[node], starts_at=NOW + 20 * HOUR, hours=6)
+    see(session, quota, NOW, node)
+    assert failures.watch(session, quota.cluster, now=NOW + MOMENT) == 1
+    task = working_out.take(session, now=NOW + MOMENT)
+    assert task is not None
+    working_out.fail(session, task, "MemoryError: ")
+    assert watch(session, quota, NOW + TRY_AGAIN) == 0
+    assert watch(session, quota, NOW + MOMENT + TRY_AGAIN) == 1
+    assert proposed(session).details["nodes"] == [node.name]
+    assert letters(session) == 1

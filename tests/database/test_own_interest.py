@@ -27,7 +27,7 @@ from allocator.models import (
 )
 from allocator.policy import load_policy
 from allocator.states import ApplicationState, OutageState, RepairState
-from allocator.upkeep import outages, repair_steps
+from allocator.upkeep import moves, outages, repair_steps, repairs
 from allocator.upkeep.mending import Loss
 from allocator.upkeep.outage_checks import OutagePlan
 from tests import factories, upkeep
@@ -230,3 +230,51 @@ def test_who_is_not_touched_mends_alone(session: Session) -> None:
     repair = _loss(session, quota, _actor(session, operator))
     _mend(session, _actor(session, operator), repair)
     assert repair.state is RepairState.APPLIED
+
+
+def test_nobody_leaves_their_own_where_it_is_alone(session: Session, own: tuple[Person, Quota]) -> None:
+    operator, quota = own
+    other = factories.person(session, roles=[Role.OPERATOR])
+    repair = _loss(session, quota, _actor(session, operator))
+
+    def discard(person: Person) -> None:
+        repairs.discard(
+            session,
+            _actor(session, person),
+            repair,
+            reason="It stays.",
+            expected_version=repair.version,
+            now=NOW,
+        )
+
+    with pytest.raises(Forbidden, match="another operator"):
+        discard(operator)
+    with pytest.raises(Forbidden, match="another operator"):
+        # by this date the booking would not be hit any more
+        repairs.again(
+            session,
+            _actor(session, operator),
+            repair,
+            expected_version=repair.version,
+            until=SOON - timedelta(hours=1),
+            now=NOW,
+        )
+    assert repair.state is RepairState.PROPOSED
+    discard(other)
+    assert repair.decided_by_id == other.id
+
+
+def test_nobody_places_their_own_by_hand(session: Session, own: tuple[Person, Quota]) -> None:
+    operator, quota = own
+    other = factories.person(session, roles=[Role.OPERATOR])
+    booking = factories.booking(session, quota, on=[_first(quota)], starts_at=SOON, hours=6)
+    with pytest.raises(Forbidden):
+        moves.pin(
+            session,
+            _actor(session, operator),
+            booking,
+            reason="Mine.",
+            expected_version=booking.version,
+            now=NOW,
+        )
+    assert may(_actor(session, other), Action.BOOKING_PLACE, booking)

@@ -6,11 +6,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
+from threading import Event as Flag
+from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.orm import Session
 
 from allocator import events
@@ -83,6 +87,10 @@ class Scene:
 
 @pytest.fixture
 def scene(database: Database) -> Scene:
+    return make_scene(database)
+
+
+def make_scene(database: Database) -> Scene:
     with database.transaction() as session:
         quota = factories.quota(session, gpu_hours=100_000)
         operator = factories.actor_of(factories.person(session, roles=[Role.OPERATOR]))
@@ -301,3 +309,118 @@ def test_what_a_person_gives_up_before_the_answer_is_not_asked_again(scene: Scen
     assert (watch(), watch()) == (1, 0)
     scene.discard()
     assert watch() == 0
+
+
+@pytest.mark.parametrize("ends", ["kept", "failed"])
+@pytest.mark.parametrize("does", ["change", "prepare"])
+def test_an_answer_and_a_change_of_the_draft_never_wait_for_each_other(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, ends: str, does: str
+) -> None:
+    outage = scene.draft()
+    with scene.database.transaction() as session:
+        task = working_out.take(session, now=NOW)
+        assert task is not None
+        world = working_out.read(session, task, rules=RULES)
+    found = working_out.answer(world, task, lambda step, percent: None)
+    held, done, move = Flag(), Flag(), vars(working_out)["move"]
+
+    def slow(*args: Any, **kwargs: Any) -> None:
+        held.set()
+        done.wait(1)  # the other one comes as far as it can
+        move(*args, **kwargs)
+
+    monkeypatch.setattr(working_out, "move", slow)
+
+    def end() -> None:
+        with scene.database.transaction() as session:
+            if ends == "kept":
+                working_out.keep(session, task, world, found)
+            else:
+                working_out.fail(session, task, "No.")
+
+    def begin_anew() -> None:
+        held.wait(30)
+        with scene.database.transaction() as session:
+            row = session.get_one(Outage, outage)
+            if does == "prepare":
+                outages.prepare(session, scene.operator, row, now=NOW)
+            else:
+                numbers = tuple(one.node_id for one in row.nodes)
+                plan = OutagePlan(OutageKind.MAINTENANCE, SOON, SOON + 14 * HOUR, "Cables!", numbers)
+                outages.change(session, scene.operator, row, plan, expected_version=row.version, now=NOW)
+        done.set()
+
+    with ThreadPoolExecutor(2) as pool:
+        for one in [pool.submit(end), pool.submit(begin_anew)]:
+            one.result()
+    assert scene.repair().state is RepairState.WAITING
+
+
+@pytest.mark.integration
+def test_what_was_published_meanwhile_is_not_worked_out_again(postgres_database: Database) -> None:
+    scene = make_scene(postgres_database)
+    outage = scene.draft()
+    scene.work()
+    with scene.database.transaction() as session:
+        row = session.get_one(Outage, outage)
+        scene.publish(outage)
+        with pytest.raises(WrongState):
+            outages.prepare(session, scene.operator, row, now=NOW)
+    assert scene.repair().state is RepairState.APPLIED
+
+
+class _Cut(Exception):
+    sqlstate = "40P01"
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [(OperationalError("x", {}, _Cut()), 0), (DataError("x", {}, Exception("too long")), 1)],
+    ids=["a deadlock", "what will happen again"],
+)
+def test_an_attempt_that_the_database_cut_off_does_not_count(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, error: Exception, attempts: int
+) -> None:
+    leave(scene)
+
+    def lost(*args: object) -> None:
+        raise error
+
+    with monkeypatch.context() as context:
+        context.setattr(working_out, "keep", lost)
+        with pytest.raises(type(error)):
+            scene.work()
+    assert (scene.repair().state, scene.repair().attempts) == (RepairState.WAITING, attempts)
+    assert scene.work() == {"worked_out": 1}
+
+
+def test_a_place_that_was_taken_meanwhile_is_not_proposed(database: Database) -> None:
+    with database.transaction() as session:
+        quota = factories.quota(session, gpu_hours=100_000)
+        operator = factories.actor_of(factories.person(session, roles=[Role.OPERATOR]))
+        node = min(quota.cluster.nodes, key=lambda node: node.name)
+        scene = Scene(
+            database, operator, factories.booking(session, quota, on=[node], starts_at=SOON, hours=6).id
+        )
+        phases.leave(session, operator, quota.cluster, [node], SOON, now=NOW)
+        task = working_out.take(session, now=NOW)
+        assert task is not None
+        world = working_out.read(session, task, rules=RULES)
+        found = working_out.answer(world, task, lambda step, percent: None)
+        (place,) = found.variants["fewest_moves"].changes[0].places
+        taken = session.get_one(Node, place.node_id)
+        factories.booking(session, quota, on=[taken], starts_at=SOON + 5 * HOUR, hours=6)
+    with pytest.raises(Stale), database.transaction() as session:
+        working_out.keep(session, task, world, found)
+    assert scene.work() == {"worked_out": 1}
+    (change,) = repairs.variants_of(scene.repair())["fewest_moves"].changes
+    assert change.places != (place,)
+
+
+def test_bookings_that_change_places_with_each_other_are_proposed(scene: Scene) -> None:
+    # its own slots are on the very nodes to which it goes, only later
+    scene.draft(hours=3)
+    assert scene.work() == {"worked_out": 1}
+    (change,) = repairs.variants_of(scene.repair())["fewest_moves"].changes
+    assert change.to_starts_at is not None
+    assert change.to_starts_at < SOON + 6 * HOUR

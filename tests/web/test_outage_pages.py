@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 
 from allocator.accounts import administration
 from allocator.actors import SYSTEM, Role
@@ -211,6 +213,16 @@ def test_what_could_not_be_worked_out_is_told_and_tried_again(world: World) -> N
     assert "Whom it moves" in text_of(world.operator.get(again.location))
 
 
+def test_an_error_is_told_word_for_word_and_escaped(world: World) -> None:
+    with world.site.data() as data:
+        for repair in data.scalars(select(Repair).where(Repair.state == RepairState.WAITING)):
+            repair.state, repair.problem = RepairState.FAILED, "ValueError: cannot parse 100% <b>!"
+    for path in ("/repairs/{asked}", "/outages/{unfinished}"):
+        page = world.operator.get(path.format(**world.ids))
+        assert page.status_code == 200
+        assert "cannot parse 100% &lt;b&gt;!" in page.text
+
+
 def test_a_repair_is_given_up_before_it_is_worked_out(world: World) -> None:
     address = "/repairs/{asked}".format(**world.ids)
     assert "Leave the bookings as they are" in text_of(world.operator.get(address))
@@ -267,6 +279,21 @@ def test_who_is_touched_reads_that_another_operator_has_to_do_it(world: World) -
         assert "variant=" not in own.text
         assert "another operator has to do it" not in text_of(others)
         assert "variant=" in others.text
+    discarding = "/repairs/{repair}/discard".format(**world.ids)
+    assert world.owner.get(discarding).status_code == 403
+    assert world.operator.get(discarding).status_code == 200
+
+
+def test_all_nodes_of_a_move_are_read_at_once(
+    world: World, count_queries: Callable[[Engine], AbstractContextManager[list[str]]]
+) -> None:
+    booking = "/bookings/{moved}/place".format(**world.ids)
+    start = (utcnow() + timedelta(days=16)).strftime("%Y-%m-%dT10:00")
+    wish = {"starts_at": start, "nodes": "", "reason": "Why.", "look": "1"}
+    with count_queries(world.site.database.engine) as statements:
+        assert submit(world.operator, booking, wish).status_code == 200
+    # by their numbers, one by one
+    assert not [one for one in statements if "FROM nodes" in one and "nodes.id = " in one]
 
 
 def test_who_was_moved_agrees(world: World) -> None:

@@ -8,13 +8,14 @@ from datetime import datetime
 from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_babel import gettext
+from sqlalchemy import select
 from sqlalchemy.orm import SessionTransaction
 
 from allocator import ledger
 from allocator.authorization import Action, may, require
 from allocator.booking import booking_queries
 from allocator.errors import Invalid, NoCapacity, Stale
-from allocator.models import Booking, BookingMove
+from allocator.models import Booking, BookingMove, Node, NodeSlot
 from allocator.states import MoveState
 from allocator.upkeep import moves
 from allocator.upkeep.moves import Placement
@@ -47,8 +48,9 @@ class Look:
     @classmethod
     def of(cls, booking: Booking, told: bool = False) -> Look:
         """A booking just moved, before that is undone."""
-        names = ", ".join(sorted(slot.node.name for slot in booking.slots))
-        return cls(booking.starts_at, booking.ends_at, names, told)
+        slots = select(NodeSlot.node_id).where(NodeSlot.booking_id == booking.id)
+        names = db().scalars(select(Node.name).where(Node.id.in_(slots)))
+        return cls(booking.starts_at, booking.ends_at, ", ".join(sorted(names)), told)
 
 
 @bp.app_template_global("move_is_open")

@@ -12,6 +12,7 @@ from allocator.policy import RepairGoal
 from allocator.states import RepairState
 from allocator.upkeep.mending import FEWEST_MOVES, VARIANTS, Change, ChangeKind, Variant
 from allocator.upkeep.repairs import affected_of, variants_of
+from allocator.upkeep.working_out import NEVER_DONE
 from config.i18n import N_
 from web.applying.quotas import sees_everybodys
 from web.formats import duration
@@ -182,6 +183,12 @@ def progress(repair: Repair) -> str:
     )
 
 
+def problem(repair: Repair) -> str:
+    """Why it could not be worked out: in the reader's language where the words are ours."""
+    text = repair.problem or ""
+    return str(gettext(text)) if text == NEVER_DONE else text
+
+
 def hits(repair: Repair) -> str:
     """How many bookings lose GPUs."""
     count = len(affected_of(repair))
@@ -204,6 +211,7 @@ __all__ = [
     "is_simple",
     "is_touched",
     "is_unfinished",
+    "problem",
     "progress",
     "sides",
     "step_names",

@@ -167,6 +167,7 @@ def discard(repair_id: int) -> ResponseReturnValue:
     actor = current_actor()
     repair = repairs.find(db(), actor, repair_id)
     require(actor, Action.CLUSTER_CHANGE)
+    own_interest.refuse(db(), actor, repair)
     form = ReasonForm() if request.method == "POST" else ReasonForm(formdata=None)
     if request.method == "GET":
         form.version.data = repair.version
