@@ -122,7 +122,7 @@ def test_planning_and_publishing_without_scripts(browser: Browser, shown: Shown)
         # it comes again by itself
         expect(page.get_by_text("Nothing is booked there at that time")).to_be_visible(timeout=30_000)
         page.get_by_role("link", name="Continue").click()
-        page.get_by_role("button", name="Publish it and move them").click()
+        page.get_by_role("button", name="Publish it").click()
         expect(page.get_by_text("The outage is published")).to_be_visible()
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 
 from allocator.accounts import administration
 from allocator.actors import SYSTEM, Role
@@ -282,18 +280,6 @@ def test_who_is_touched_reads_that_another_operator_has_to_do_it(world: World) -
     discarding = "/repairs/{repair}/discard".format(**world.ids)
     assert world.owner.get(discarding).status_code == 403
     assert world.operator.get(discarding).status_code == 200
-
-
-def test_all_nodes_of_a_move_are_read_at_once(
-    world: World, count_queries: Callable[[Engine], AbstractContextManager[list[str]]]
-) -> None:
-    booking = "/bookings/{moved}/place".format(**world.ids)
-    start = (utcnow() + timedelta(days=16)).strftime("%Y-%m-%dT10:00")
-    wish = {"starts_at": start, "nodes": "", "reason": "Why.", "look": "1"}
-    with count_queries(world.site.database.engine) as statements:
-        assert submit(world.operator, booking, wish).status_code == 200
-    # by their numbers, one by one
-    assert not [one for one in statements if "FROM nodes" in one and "nodes.id = " in one]
 
 
 def test_who_was_moved_agrees(world: World) -> None:
