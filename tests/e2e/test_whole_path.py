@@ -35,7 +35,6 @@ ALMATY = ZoneInfo("Asia/Almaty")
 SHORT = {
     "boundary_minutes = 60": "boundary_minutes = 1",
     "min_minutes = 60": "min_minutes = 1",
-    "lead_minutes = 1": "lead_minutes = 0",
 }
 IIN = "850101300015"
 TITLE = "Субтитры для сельских школ"
@@ -244,7 +243,7 @@ def book(page: Page) -> tuple[str, dict[str, str]]:
         page.goto(address)
         return page.get_by_text("Your booked time is running").count() > 0 and page.locator("pre").count() > 0
 
-    seconds_until(begun, 150)
+    seconds_until(begun, 240)  # it begins in one to two minutes, by the policy's lead
     line = page.locator("pre").first.inner_text()
     options = dict(re.findall(r"--([a-z-]+)=(\S+)", line))
     return address.rpartition("/")[2], options
