@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, func, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Select, func, insert, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from allocator import events
@@ -292,6 +292,18 @@ def held(
         if node_id in taken:  # neither a node that is down, nor one that came up between the two queries
             taken[node_id].append(Held(gpu_from, gpu_to, starts_at, ends_at))
     return [replace(node, held=tuple(taken[node.id])) for node in nodes]
+
+
+def slots() -> Select[int | None, int, int, int, datetime, datetime]:
+    """What bookings and outages hold: booking (None: an outage), node, GPUs from, to, start, end."""
+    return select(
+        NodeSlot.booking_id,
+        NodeSlot.node_id,
+        NodeSlot.gpu_from,
+        NodeSlot.gpu_to,
+        NodeSlot.starts_at,
+        NodeSlot.ends_at,
+    )
 
 
 def free(session: Session, cluster: Cluster, gpu_type: str, start: datetime, end: datetime) -> list[NodeFree]:

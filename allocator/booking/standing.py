@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from allocator import capacity
@@ -23,7 +22,7 @@ from allocator.upkeep.mending import Claim
 from config.i18n import N_
 
 MOST_LINKED = 50  # behind more who want days like its own nobody can say when; a page has to be there at once
-MOST_LOOKS = 8_000  # and so with so many nodes for each of them: only the rank is told then
+MOST_NODES_LINKED = 8_000  # and so with so many nodes for each of them: only the rank is told then
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def standing(session: Session, entry: WaitlistEntry, *, rules: BookingRules, now
     if len(linked) > MOST_LINKED:
         return Standing(rank, of, expected_at=None)
     picture = _picture(session, cluster, linked, rules, now)
-    if len(linked) * len(picture.nodes) > MOST_LOOKS:
+    if len(linked) * len(picture.nodes) > MOST_NODES_LINKED:
         return Standing(rank, of, expected_at=None)
     stands = line.stand(picture)
     return _standing(stands, rank, of, now + rules.max_ahead)
@@ -103,14 +102,7 @@ def _picture(
 def _offered(session: Session, cluster: Cluster, nodes: Sequence[NodeHeld], now: datetime) -> list[Claim]:
     """Offers without an answer, as claims that end with their cleaning. One query."""
     rows = session.execute(
-        select(
-            NodeSlot.booking_id,
-            NodeSlot.node_id,
-            NodeSlot.gpu_from,
-            NodeSlot.gpu_to,
-            NodeSlot.starts_at,
-            NodeSlot.ends_at,
-        )
+        capacity.slots()
         .join(NodeSlot.booking)
         .where(Booking.cluster_id == cluster.id, Booking.state == BookingState.HELD, NodeSlot.ends_at > now)
     )

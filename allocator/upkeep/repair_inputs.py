@@ -44,14 +44,7 @@ def read_nodes(
     That is what published outages hold, and what is left of bookings that are over: their cleaning.
     """
     rows = session.execute(
-        select(
-            NodeSlot.booking_id,
-            NodeSlot.node_id,
-            NodeSlot.gpu_from,
-            NodeSlot.gpu_to,
-            NodeSlot.starts_at,
-            NodeSlot.ends_at,
-        )
+        capacity.slots()
         .join(Node, Node.id == NodeSlot.node_id)
         .where(Node.cluster_id == cluster.id, Node.gpu_type == gpu_type, NodeSlot.ends_at > now)
         .order_by(NodeSlot.id)

@@ -186,14 +186,7 @@ def _check_places(session: Session, world: World, found: Answer) -> None:
     if not moved:
         return
     rows = session.execute(
-        select(
-            NodeSlot.booking_id,
-            NodeSlot.node_id,
-            NodeSlot.gpu_from,
-            NodeSlot.gpu_to,
-            NodeSlot.starts_at,
-            NodeSlot.ends_at,
-        ).where(
+        capacity.slots().where(
             NodeSlot.node_id.in_({place.node_id for change in moved for place in change.places}),
             NodeSlot.ends_at > min(change.to_starts_at for change in moved if change.to_starts_at),
         )
